@@ -495,7 +495,7 @@ def reward(
 
     def save(folder, params, cfg):
         bias = judges.bias_for(params, cfg, tokenizer, comparisons)
-        judges.save(folder, params, bias)
+        judges.save(folder, params, cfg, bias)
 
     with tuning.begun(run / out, model, recipe, identity, on_mismatch, save) as learner:
         for step in learner.steps():

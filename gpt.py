@@ -496,14 +496,14 @@ def decode(params, cfg, tokens, cache):
 
 # ------------------------------------------------------------------------------------------ files
 
-def load(folder, writable=True):
-    """(params, cfg) of a Hugging Face GPT-2 folder or a model file of llm.c (model/folders.py)."""
+def load(folder, writable=True, dtype="float32"):
+    """(params, cfg) of a Hugging Face folder or a model file of llm.c (model/folders.py)."""
     from model import folders
-    return folders.load(folder, writable)
+    return folders.load(folder, writable, dtype)
 
 
 def save(folder, params, cfg):
-    """Write a Hugging Face GPT-2 folder (model/folders.py)."""
+    """Write a Hugging Face folder (model/folders.py)."""
     from model import folders
     folders.save(folder, params, cfg)
 

@@ -506,9 +506,12 @@ def check(call):
 
 # --------------------------------------------------------------------------------------- commands
 
-def load_model(folder, writable=False):
-    """(params, cfg, tokenizer) of a model folder, ours or GPT-2's own; writable to train it on."""
-    params, cfg = gpt.load(folder, writable)
+def load_model(folder, writable=False, dtype="float32"):
+    """(params, cfg, tokenizer) of a model folder, made here or by others.
+
+    writable: to train it on. dtype: of its matrices, as for folders.load.
+    """
+    params, cfg = gpt.load(folder, writable, dtype)
     paths = [Path(folder) / "tokenizer.json", Path(folder) / "vocab.json"]
     found = [path for path in paths if path.exists()]
     if not found:

@@ -2,6 +2,9 @@
 
 Writing and talking:
     template        which conversations the chat format can hold; putting others in order
+    formats         how a model's chats become tokens: in our format, or by its chat template
+    jinja           chat templates, rendered in a process of their own
+    thinking        the thoughts of a reply, told from its answer
     tools           the calculator
     generate        many replies side by side
     stream          a reply as text, while its tokens come
@@ -16,7 +19,8 @@ Serving over HTTP:
     fields          what its requests may ask for
     page            what the page (page.html) shows of a run
     served          the models that the server has loaded
-    batching        the thread that writes the replies of all clients
+    batching        one writer of the replies of all clients
+    writer_process  the same in a process of its own
     inside          attention, and what the model would say after each layer
 
 Reading what align.py learns from:

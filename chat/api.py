@@ -44,13 +44,7 @@ def health(handler, _):
         return Answer({"status": "failed" if failed else "ok"}, status)
     doing = {}
     for name, writer in writers.items():
-        batch = writer.batch
-        doing[name] = {
-            "writing": len(batch),
-            "waiting": len(writer.waiting),
-            "prompt_tokens": batch.n_prompt,    # of all requests
-            "cached_tokens": batch.n_known,     # of these, what an earlier text began with
-        }
+        doing[name] = writer.counts
     said = f"failed: {', '.join(failed)}" if failed else "ok"
     return Answer({"status": said, "models": doing}, status)
 
@@ -118,7 +112,8 @@ class Request:
     """A request for text.
 
     job     the batching.Job that its kind makes of the body
-    texts   for each row, what there is of it: with echo its prompt, and then its reply
+    texts   for each row, what there is of it: with echo its prompt, and then its reply. Of a reply
+            that is sent as a stream only the tokens are kept
     base    the fields that each of its answers has
     """
 
@@ -153,7 +148,7 @@ class Request:
             choices = [self.choice(i, text) | self.ids(i) for i, text in enumerate(self.texts)]
             return Answer({**self.base, "choices": choices, "usage": self.usage()})
         finally:
-            self.job.gone = True
+            self.writer.leave(self.job)
 
     def begin(self):
         """Hand the job to the writer."""
@@ -184,6 +179,7 @@ class Request:
             if values is None:
                 values = [value_of(choice) for choice in self.first()]
             for i, grown in event.items():
+                self.texts[i].ids += grown.ids
                 finish, grown.finish = grown.finish, None
                 if grown.text or grown.entries or any(grown.parts):
                     values.append(value_of(self.chunk(i, grown)))
@@ -200,18 +196,18 @@ class Request:
         """How many tokens were read, each prompt once, and written."""
         prompts = {id(prompt): prompt for prompt in self.job.prompts}
         n_read = sum(map(len, prompts.values()))
+        n_written = sum(len(text.ids) for text in self.texts)
         return {
             "prompt_tokens": n_read,
-            "completion_tokens": self.job.tokens,
-            "total_tokens": n_read + self.job.tokens,
+            "completion_tokens": n_written,
+            "total_tokens": n_read + n_written,
         }
 
     def ids(self, i):
         """The tokens of row i, under the names that vLLM gave them, if they are wanted."""
         if not self.with_ids:
             return {}
-        written = self.job.rows[i].ids if self.job.rows else []
-        return {"prompt_token_ids": self.job.prompts[i], "token_ids": written}
+        return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.texts[i].ids}
 
     def about(self, i, grown, **said):
         """A choice: what is said in row i, and what all choices have."""
@@ -224,6 +220,11 @@ class Chat(Request):
 
     show_calls, a field of our own for the page, asks for the reply also in parts (stream.Parts), so
     that a call of the calculator is told from a text that looks like one.
+
+    Thoughts of a model with a chat template come as reasoning_content, vLLM's and DeepSeek's name,
+    and are no part of the content.
+
+    thinking    for each row what tells thoughts from the answer, or None
     """
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -237,14 +238,24 @@ class Chat(Request):
         top = field(body, "top_logprobs", 0, int, 0, 20)
         if top and not logprobs:
             raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs")
-        prompt = fields.prompt_of(body, self.cfg, self.tokenizer)
+        format = self.writer.format
+        prompt = fields.prompt_of(body, self.cfg, format)
         room = fields.room_for(prompt, self.cfg, "messages")
         most = min(room, fields.length_of(body, 1) or fields.MANY)
-        end = [sample.special(self.tokenizer, "<|im_end|>")]
         alternatives = top if logprobs else -1
-        job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, end)
+        job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, format.ends)
         job.calls = field(body, "show_calls", False, bool)
+        self.thinking = [format.thinking(prompt) for _ in job.prompts]
         return job
+
+    def told(self, i, grown, ended):
+        """(thoughts, answer, parts of the answer) of what reply i has grown by."""
+        told = self.thinking[i]
+        if not told:
+            return "", grown.text, gathered(grown.parts)
+        thoughts, text = told.put(grown.text, ended)
+        is_wanted = self.job.calls and text
+        return thoughts, text, [{"index": 0, "type": "text", "text": text}] if is_wanted else []
 
     def logprobs_of(self, _, entries):
         """logprobs of a choice.
@@ -267,9 +278,12 @@ class Chat(Request):
 
     def choice(self, i, grown):
         """Reply i, whole."""
-        message = {"role": "assistant", "content": grown.text, "refusal": None}
+        thoughts, text, parts = self.told(i, grown, True)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if thoughts:
+            message["reasoning_content"] = thoughts
         if self.job.calls:
-            message["parts"] = gathered(grown.parts)
+            message["parts"] = parts
         return self.about(i, grown, message=message)
 
     def first(self):
@@ -279,9 +293,12 @@ class Chat(Request):
 
     def chunk(self, i, grown):
         """What reply i has grown by, for a stream."""
-        delta, parts = {}, gathered(grown.parts)
-        if grown.text or grown.entries:
-            delta["content"] = grown.text
+        delta = {}
+        thoughts, text, parts = self.told(i, grown, grown.finish is not None)
+        if thoughts:
+            delta["reasoning_content"] = thoughts
+        if text or grown.entries:
+            delta["content"] = text
         if parts:
             delta["parts"] = parts
         return self.about(i, grown, delta=delta)
@@ -323,7 +340,7 @@ class Completion(Request):
         if self.echo:
             for i, prompt in enumerate(self.job.prompts):
                 text, entries = echo(tuple(prompt), self.n_begin[i])
-                self.texts[i] = Grown(text, list(entries))
+                self.texts[i] = Grown(text, entries=list(entries))
         self.behind = [len(grown.text) for grown in self.texts]
         if self.n_tokens:
             super().begin()

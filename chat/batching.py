@@ -15,24 +15,26 @@ Source: Yu et al. 2022 (Orca: batches whose rows come and go).
 """
 
 import collections
+import itertools
 import queue
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chat import generate
 from chat.request import Refused
 from chat.stream import Text
-from model import device, fast
+from model import device, families, fast
 
 PLACES, WAITING = 64, 64        # rows written at once; requests that may wait for a place
 CACHE = 5 << 29                 # bytes of keys and values: a large model has fewer places
 FEWEST = 8                      # places that any model has
+LEAST_CONTEXT = 4096            # positions of each, where the model has as many
 KEPT = 4                        # one place in so many is kept for jobs that have no row yet
 REST = 2                        # steps without new rows while more wait than fit: a tenth less work
-# Seconds between two events of a job, times the number of rows. With more events, the writer would
-# mostly wait for its turn at Python's interpreter.
+# Seconds between two events of a job, times the number of rows. Four times as many events would
+# take the processor from the writer: 64 clients would get a sixth fewer tokens.
 PACE = 2e-3
 FAILED = "the model failed; see the server's own output"
 
@@ -41,6 +43,7 @@ FAILED = "the model failed; see the server's own output"
 class Grown:
     """What a row has grown by.
 
+    ids      its tokens
     entries  with settings.alternatives, one for each token: (token, characters of the reply in
              front of it, whether it is shown, and what generate.likeliest says of it)
     parts    with Job.calls, what stream.Parts returned for each token
@@ -48,6 +51,7 @@ class Grown:
     """
 
     text: str = ""
+    ids: list = field(default_factory=list)
     entries: list = field(default_factory=list)
     parts: list = field(default_factory=list)
     finish: str = None
@@ -55,6 +59,7 @@ class Grown:
     def add(self, more):
         """Grow by more."""
         self.text += more.text
+        self.ids += more.ids
         self.entries += more.entries
         self.parts += more.parts
         self.finish = more.finish
@@ -63,24 +68,53 @@ class Grown:
 class Job:
     """One request for a text behind each of its prompts.
 
+    number  of this job; no other one of this process has it
     client  a name for the client; places are shared out between clients
     """
 
+    numbers = itertools.count()
+
     def __init__(self, prompts, settings, stop=(), stream=True, client=None):
         self.prompts, self.settings, self.stop = prompts, settings.check(), stop
-        self.stream, self.client = stream, client
+        self.stream, self.client, self.number = stream, client, next(self.numbers)
         self.events = queue.SimpleQueue()       # {number of a prompt: Grown}; a Refused is the end
-        self.rows, self.tokens = [], 0
-        self.begun, self.left = 0, len(prompts)     # prompts with a row; rows that have not ended
+        self.begun, self.left = 0, len(prompts)     # prompts with a row; rows whose end is unread
         self.calls = False              # whether calls of tools are wanted, as Grown.parts
-        self.gone = False               # set by the client's thread when nobody waits any more
+        self.gone = False               # nobody waits for it any more
         self.written = collections.defaultdict(Grown)       # the next event
         self.handed = 0.0               # when the last one was handed over
 
+    def __getstate__(self):
+        """What another process gets of it: all but the queue."""
+        return {**vars(self), "events": None}
+
+
+def put_in_queues(_, events):
+    """Hand events of some jobs, [(job, event)], to the threads that wait for them."""
+    for job, event in events:
+        job.events.put(event)
+
+
+def bytes_a_position(cfg):
+    """Of a row's keys and values in float32."""
+    n_heads, head_size = families.kv_heads(cfg)
+    return 2 * cfg.n_layer * n_heads * head_size * 4
+
+
+def fitted(model):
+    """A model (params, cfg, tokenizer) with as long a context as the server has memory for.
+
+    Models of today read 100,000 tokens and more, whose keys and values take gigabytes a row.
+    """
+    params, cfg, tokenizer = model
+    room = CACHE // (FEWEST * bytes_a_position(cfg))
+    n_positions = min(cfg.n_positions, max(room, LEAST_CONTEXT))
+    return params, replace(cfg, n_positions=n_positions), tokenizer
+
 
 def places_for(cfg):
-    """How many rows are written at once: PLACES, or as many as CACHE holds in float32."""
-    a_place = 2 * cfg.n_layer * cfg.n_positions * cfg.n_embd * 4
+    """How many rows are written at once: PLACES, or as many as CACHE holds."""
+    a_place = cfg.n_positions * bytes_a_position(cfg)
     return min(PLACES, max(FEWEST, CACHE // a_place))
 
 
@@ -90,9 +124,10 @@ class Writer(threading.Thread):
     params  of the model as it was loaded; upload (params, cfg) -> those on the GPU that writes
     texts   {row that is being written: (job, number of its prompt, Text)}
     coming  jobs whose prompts are being read
+    deliver (the writer, [(job, event)]) hands over the events of a step; several threads call it
     """
 
-    def __init__(self, model, places=None, waiting=WAITING, upload=None):
+    def __init__(self, model, places=None, waiting=WAITING, upload=None, deliver=put_in_queues):
         super().__init__(daemon=True)
         self.params, self.cfg, self.tokenizer = model
         self.places, self.most_waiting = places or places_for(self.cfg), waiting
@@ -101,6 +136,7 @@ class Writer(threading.Thread):
             params, engine = upload(self.params, self.cfg), device
         self.batch = generate.Batch(params, self.cfg, self.tokenizer, self.places, engine=engine)
         self.waiting, self.coming, self.texts = collections.deque(), set(), {}
+        self.deliver, self.events = deliver, []     # events of this step
         self.rested = 0                 # steps since rows came in
         self.changed = threading.Condition()
         self.closing, self.failed = False, False
@@ -118,6 +154,20 @@ class Writer(threading.Thread):
             self.waiting.append(job)
             self.changed.notify()
 
+    def leave(self, job):
+        """Nobody waits for a job any more."""
+        job.gone = True
+
+    @property
+    def counts(self):
+        """What /health says of it."""
+        return {
+            "writing": len(self.batch),
+            "waiting": len(self.waiting),
+            "prompt_tokens": self.batch.n_prompt,       # of all requests
+            "cached_tokens": self.batch.n_known,        # of these, what an earlier text began with
+        }
+
     def _make_room(self, client):
         """Refuse the last job of the client with most jobs waiting, or else this client's."""
         n = len(self.waiting)
@@ -128,7 +178,7 @@ class Writer(threading.Thread):
         if not theirs or waiting[greediest] <= waiting[client] + 1:
             raise full
         self.waiting.remove(theirs[-1])
-        theirs[-1].events.put(full)
+        self.deliver(self, [(theirs[-1], full)])
 
     def close(self):
         """Take no more jobs; finish those that are there."""
@@ -139,20 +189,26 @@ class Writer(threading.Thread):
     def run(self):
         try:
             while self._admit():
-                for row, token in self.batch.step():
-                    self._pass_on(row, token)
-                for row, (job, _, _) in list(self.texts.items()):
-                    if job.gone:
-                        self.batch.drop(row)
-                        del self.texts[row]
+                self._step()
         except Exception as e:          # nobody may wait for a writer that is no more
             print(f"batching.py: the writer failed: {type(e).__name__}: {e}", file=sys.stderr)
             with self.changed:
                 self.failed = True
                 writing = [job for job, _, _ in self.texts.values()]
-                for job in {*writing, *self.coming, *self.waiting}:
-                    job.events.put(Refused(500, FAILED))
+                jobs = {*writing, *self.coming, *self.waiting}
+                self.deliver(self, [(job, Refused(500, FAILED)) for job in jobs])
             raise
+
+    def _step(self):
+        """Write one more token of each row, and hand over the events."""
+        for row, token in self.batch.step():
+            self._pass_on(row, token)
+        for row, (job, _, _) in list(self.texts.items()):
+            if job.gone:
+                self.batch.drop(row)
+                del self.texts[row]
+        self.deliver(self, self.events)
+        self.events = []
 
     def _admit(self):
         """Let in the rows that fit; wait if there is nothing to do. False at the end."""
@@ -168,7 +224,6 @@ class Writer(threading.Thread):
             streams = [i for _, i in coming]
             rows = self.batch.add(prompts, settings, streams)
             for (job, i), row in zip(coming, rows):
-                job.rows.append(row)
                 self.texts[row] = job, i, Text(self.tokenizer, job.stop)
         return True
 
@@ -200,7 +255,7 @@ class Writer(threading.Thread):
         """Add a token that was written to the next event of its job."""
         job, i, text = self.texts[row]
         grown = job.written[i]
-        job.tokens += 1
+        grown.ids.append(token)
         before = text.length
         grown.text += text.put(token)
         grown.parts += [text.piece] if job.calls else []
@@ -218,5 +273,5 @@ class Writer(threading.Thread):
             del self.texts[row]
         now = time.monotonic()
         if grown.finish or job.stream and now - job.handed >= PACE * len(self.texts):
-            job.events.put(job.written)
+            self.events.append((job, job.written))
             job.written, job.handed = collections.defaultdict(Grown), now

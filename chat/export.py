@@ -12,16 +12,22 @@ All numbers are little-endian, and a shape begins with its last dimension. q8_0 
 blocks of 32 numbers x, and keeps of each the scale d = max|x| / 127 as float16 and round(x / d) as
 bytes.
 
-Source: the GGUF specification, version 3, of the ggml project.
+Rotary positions turn pairs of channels. Here, and in llama.cpp's qwen2 and qwen3, channel i of a
+head is paired with i + HS/2; in its llama, as in the files of Llama's makers, 2i with 2i + 1. So
+the channels of a llama's queries and keys change places, which changes none of their products.
+
+Sources: the GGUF specification, version 3, of the ggml project; llama.cpp, conversion/llama.py.
 """
 
 import argparse
+import dataclasses
 import struct
 from pathlib import Path
 
 import sample                           # before numpy
 import numpy as np
 from chat import models
+from model import families, llama, llama_folders
 from run import command, disk
 from tokens import huggingface, patterns
 from tokens.patterns import to_characters
@@ -36,13 +42,13 @@ BLOCK_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
 # Our patterns, and the ones of llama.cpp that cut a text in the same way.
 PATTERNS = {
     "gpt2": "gpt-2",
-    "cl100k": "dbrx",
+    "cl100k": "llama-bpe",      # takes a piece that is a token as a whole first, as we do
     "gpt4": "dbrx",
     "o200k": "gpt-4o",
     "qwen2": "qwen2",
     "digits": "qwen2",
 }
-# The parameters of a block: their names in GGUF and in GPT-2.
+# The parameters of a block: their names in GGUF, and in gpt.py or model/llama.py.
 BLOCK = {
     "attn_norm": "ln_1",
     "attn_qkv": "attn.c_attn",
@@ -50,6 +56,19 @@ BLOCK = {
     "ffn_norm": "ln_2",
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
+}
+LLAMA_BLOCK = {
+    "attn_norm": "ln_1",
+    "attn_q": "attn.q",
+    "attn_k": "attn.k",
+    "attn_v": "attn.v",
+    "attn_q_norm": "attn.q_norm",
+    "attn_k_norm": "attn.k_norm",
+    "attn_output": "attn.o",
+    "ffn_norm": "ln_2",
+    "ffn_gate": "mlp.gate",
+    "ffn_up": "mlp.up",
+    "ffn_down": "mlp.down",
 }
 
 
@@ -81,19 +100,54 @@ def entry(key, kind, x):
     return head + b"".join(value(kind, each) for each in x)
 
 
+def architecture_of(cfg):
+    """llama.cpp's name of the model; ValueError for a model that it does not compute."""
+    if families.of(cfg) is not llama:
+        return "gpt2"
+    architecture = llama_folders.model_type_of(cfg)
+    if architecture != "llama" and cfg.rope_scaling:
+        raise ValueError(f"llama.cpp does not scale the rotary positions of {architecture}: "
+                         "the model cannot be a GGUF file")
+    if architecture == "qwen3" and cfg.qkv_bias:
+        raise ValueError("llama.cpp's qwen3 has no biases: the model cannot be a GGUF file")
+    return architecture
+
+
 def tensors_of(params, cfg):
-    """{name in a GGUF file: array}. Matrices are (in, out) in GPT-2 and (out, in) in ggml."""
-    tensors = {
-        "token_embd.weight": params["wte.weight"],
-        "position_embd.weight": params["wpe.weight"],
-    }
+    """(name in a GGUF file, array) of each tensor. Matrices are (in, out) here, there (out, in)."""
+    architecture = architecture_of(cfg)
+    yield "token_embd.weight", params["wte.weight"]
+    if architecture == "gpt2":
+        yield "position_embd.weight", params["wpe.weight"]
+    elif cfg.rope_scaling:
+        yield "rope_freqs.weight", rotary_factors(cfg)
+    block = BLOCK if architecture == "gpt2" else LLAMA_BLOCK
     for i in range(cfg.n_layer):
-        for name, ours in BLOCK.items():            # .T does not change a vector
-            tensors[f"blk.{i}.{name}.weight"] = params[f"h.{i}.{ours}.weight"].T
-            tensors[f"blk.{i}.{name}.bias"] = params[f"h.{i}.{ours}.bias"]
-    tensors["output_norm.weight"] = params["ln_f.weight"]
-    tensors["output_norm.bias"] = params["ln_f.bias"]
-    return tensors
+        for name, ours in block.items():
+            for kind in ("weight", "bias"):
+                if f"h.{i}.{ours}.{kind}" not in params:
+                    continue
+                a = params[f"h.{i}.{ours}.{kind}"].T            # of a vector, the vector
+                if architecture == "llama" and ours in ("attn.q", "attn.k"):
+                    a = neighbours(a, cfg.head_size)
+                yield f"blk.{i}.{name}.{kind}", a
+    for name, ours in (("output_norm", "ln_f"), ("output", "lm_head")):
+        for kind in ("weight", "bias"):
+            if f"{ours}.{kind}" in params:
+                yield f"{name}.{kind}", params[f"{ours}.{kind}"]
+
+
+def neighbours(a, head_size):
+    """Rows of heads, (heads*HS, ...), in the order 0, HS/2, 1, HS/2 + 1, ... within each head."""
+    a = np.asarray(a)
+    halves = a.reshape(-1, 2, head_size // 2, *a.shape[1:])
+    return halves.swapaxes(1, 2).reshape(a.shape)
+
+
+def rotary_factors(cfg):
+    """(HS/2,): by what the frequency of each pair is divided."""
+    plain = dataclasses.replace(cfg, rope_scaling=None)
+    return llama.rotary_frequencies(plain) / llama.rotary_frequencies(cfg)
 
 
 def pattern_of(tokenizer):
@@ -104,8 +158,9 @@ def pattern_of(tokenizer):
                 f"the token {token!r} takes white space along or stands for whole words only "
                 "(lstrip, rstrip, single_word), which GGUF cannot say"
             )
+    # llama.cpp changes no text before it cuts it. Of Qwen's NFC this is how others export it too.
     for ours, theirs in PATTERNS.items():
-        if patterns.PATTERNS[ours] == tokenizer.pattern and not tokenizer.normalize:
+        if patterns.PATTERNS[ours] == tokenizer.pattern and tokenizer.normalize in (None, "NFC"):
             return theirs
     raise ValueError(
         f"the tokenizer's pattern {str(tokenizer.pattern)[:60]!r} is none that llama.cpp knows; "
@@ -113,13 +168,35 @@ def pattern_of(tokenizer):
     )
 
 
-def entries_of(cfg, tokenizer, kind, name, chats):
-    """The entries (key, kind of value, value): the sizes of the model, then its vocabulary.
+def sizes_of(cfg):
+    """The entries (key, kind of value, value) of the sizes of a model."""
+    architecture = architecture_of(cfg)
+    sizes = {
+        "vocab_size": cfg.vocab_size,
+        "context_length": cfg.n_positions,
+        "embedding_length": cfg.n_embd,
+        "block_count": cfg.n_layer,
+        "attention.head_count": cfg.n_head,
+    }
+    if architecture == "gpt2":
+        sizes["feed_forward_length"] = 4 * cfg.n_embd
+        numbers = {"attention.layer_norm_epsilon": 1e-5}
+    else:
+        sizes["feed_forward_length"] = cfg.n_hidden
+        sizes["attention.head_count_kv"] = cfg.n_kv_head
+        sizes["attention.key_length"] = cfg.head_size
+        sizes["attention.value_length"] = cfg.head_size
+        sizes["rope.dimension_count"] = cfg.head_size
+        numbers = {
+            "attention.layer_norm_rms_epsilon": cfg.norm_eps,
+            "rope.freq_base": cfg.rope_theta,
+        }
+    entries = [(f"{architecture}.{key}", UINT32, x) for key, x in sizes.items()]
+    return entries + [(f"{architecture}.{key}", FLOAT32, x) for key, x in numbers.items()]
 
-    chats: whether the model holds conversations. If not it goes on with documents, and the token
-    that stands before each of them begins and ends a text.
-    """
-    size = cfg.vocab_size
+
+def vocabulary_of(size, tokenizer):
+    """The entries of a vocabulary of that size: tokens, their kinds, the merges."""
     tokens = [f"[unused {i}]" for i in range(size)]
     kinds = [UNUSED] * size
     for token, i in tokenizer.ranks.items():
@@ -128,37 +205,34 @@ def entries_of(cfg, tokenizer, kind, name, chats):
         for name, i in names.items():
             tokens[i], kinds[i] = name, kind
     pairs = huggingface.all_merges(tokenizer.ranks)
-    begin = tokenizer.special_tokens.get("<|endoftext|>")
-    end = tokenizer.special_tokens.get("<|im_end|>") if chats else begin
     merges = [" ".join(map(to_characters, pair)) for pair in pairs]
-    entries = [
-        ("general.architecture", STRING, "gpt2"),
-        ("general.name", STRING, name),
-        ("general.alignment", UINT32, ALIGNMENT),
-        ("general.file_type", UINT32, 0 if kind == "f32" else 7),
-        ("general.quantization_version", UINT32, 2),
-        ("gpt2.context_length", UINT32, cfg.n_positions),
-        ("gpt2.embedding_length", UINT32, cfg.n_embd),
-        ("gpt2.block_count", UINT32, cfg.n_layer),
-        ("gpt2.feed_forward_length", UINT32, 4 * cfg.n_embd),
-        ("gpt2.attention.head_count", UINT32, cfg.n_head),
-        ("gpt2.attention.layer_norm_epsilon", FLOAT32, 1e-5),
-        ("gpt2.vocab_size", UINT32, size),
+    return [
         ("tokenizer.ggml.model", STRING, "gpt2"),
         ("tokenizer.ggml.pre", STRING, pattern_of(tokenizer)),
         ("tokenizer.ggml.tokens", STRING, tokens),
         ("tokenizer.ggml.token_type", INT32, kinds),
         ("tokenizer.ggml.merges", STRING, merges),
+    ]
+
+
+def roles_of(tokenizer, chats):
+    """The entries of what begins and ends a text, and of how a chat is written.
+
+    chats: whether the model holds conversations. If not it goes on with documents, and the token
+    that stands before each of them begins and ends a text.
+    """
+    begin = tokenizer.special_tokens.get("<|endoftext|>")
+    end = tokenizer.special_tokens.get("<|im_end|>") if chats else begin
+    return [
         ("tokenizer.ggml.bos_token_id", UINT32, begin),
         ("tokenizer.ggml.eos_token_id", UINT32, end),
         ("tokenizer.ggml.add_bos_token", BOOL, not chats and begin is not None),
         ("tokenizer.chat_template", STRING, huggingface.CHAT_TEMPLATE if chats else None),
     ]
-    return [each for each in entries if each[2] is not None]
 
 
 def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
-    """Write a model as GGUF; the file appears whole or not at all.
+    """Write a model as GGUF, tensor by tensor; the file appears whole or not at all.
 
     kind: f32 or q8_0. A model holds conversations if its vocabulary has the tokens for them and its
     name is not base.
@@ -166,23 +240,42 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
     if kind not in TYPES:
         raise ValueError(f"type {kind!r}: expected {' or '.join(TYPES)}")
     chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
-    entries = entries_of(cfg, tokenizer, kind, name, chats)
-    table, parts, begin = [], [], 0
-    for key, a in tensors_of(params, cfg).items():
-        # As in llama.cpp's own tool, positions stay as they are: they are added, not multiplied.
-        small = kind == "q8_0" and a.ndim == 2 and key != "position_embd.weight"
-        small = small and a.shape[1] % 32 == 0
-        data = quantize(a) if small else np.ascontiguousarray(a, "<f4").tobytes()
+    entries = [
+        ("general.architecture", STRING, architecture_of(cfg)),
+        ("general.name", STRING, name),
+        ("general.alignment", UINT32, ALIGNMENT),
+        ("general.file_type", UINT32, 0 if kind == "f32" else 7),
+        ("general.quantization_version", UINT32, 2),
+        *sizes_of(cfg),
+        *vocabulary_of(cfg.vocab_size, tokenizer),
+        *roles_of(tokenizer, chats),
+    ]
+    entries = [entry(*each) for each in entries if each[2] is not None]
+    table, begin = [], 0
+    for key, a in tensors_of(params, cfg):
+        small = is_quantized(key, a, kind)
         numbers = a.ndim, *a.shape[::-1], Q8_0 if small else F32, begin
         table.append(value(STRING, key) + struct.pack(f"<I{a.ndim}QIQ", *numbers))
-        padding = bytes(-len(data) % ALIGNMENT)
-        parts += [data, padding]
-        begin += len(data) + len(padding)
+        n_bytes = a.size // 32 * BLOCK_Q8_0.itemsize if small else 4 * a.size
+        begin += n_bytes + -n_bytes % ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(table), len(entries))
-    head += b"".join(entry(*each) for each in entries) + b"".join(table)
+    head += b"".join(entries) + b"".join(table)
     disk.remove_temporaries(Path(path).parent, Path(path).name)
     with disk.whole_file(Path(path)) as file:
-        file.writelines([head, bytes(-len(head) % ALIGNMENT), *parts])
+        file.write(head + bytes(-len(head) % ALIGNMENT))
+        for key, a in tensors_of(params, cfg):
+            small = is_quantized(key, a, kind)
+            data = quantize(a) if small else np.ascontiguousarray(a, "<f4").tobytes()
+            file.write(data + bytes(-len(data) % ALIGNMENT))
+
+
+def is_quantized(key, a, kind):
+    """Whether a tensor is written as q8_0.
+
+    As in llama.cpp's own tool, positions are not: they are added, not multiplied.
+    """
+    whole_blocks = a.ndim == 2 and a.shape[1] % 32 == 0
+    return kind == "q8_0" and whole_blocks and key != "position_embd.weight"
 
 
 def parse_args(argv=None):

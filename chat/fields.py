@@ -13,7 +13,7 @@ import re
 import uuid
 
 import sample
-from chat import batching, template
+from chat import batching, formats, template
 from chat.request import Refused
 
 # The bounds that serve.py lists.
@@ -262,11 +262,12 @@ def job_of(body, tokenizer, prompts, most, alternatives, end, n_echoed=0):
 
 # ------------------------------------------------------------------------------------- prompts
 
-def messages_of(body, cfg, tokenizer):
-    """The messages of a chat request, as sample.render reads them.
+def messages_of(body, cfg, format):
+    """The messages of a chat request, as the model's format reads them.
 
-    Every order that OpenAI's API accepts is accepted (template.in_turns). Fields beside role and
-    content, such as name, have no place in our chat format and are ignored.
+    Ours: every order that OpenAI's API accepts is accepted (template.in_turns). Fields beside role
+    and content, such as name, have no place in our chat format and are ignored. A chat template
+    decides itself what it accepts; it gets the thoughts of earlier replies too.
     """
     messages = field(body, "messages", None, list)
     if not messages:
@@ -277,7 +278,7 @@ def messages_of(body, cfg, tokenizer):
             raise Refused(400, f"messages[{i}] is {shown(m)}, expected an object", "messages")
         role, content = m.get("role"), m.get("content")
         if role in ("tool", "function") or m.get("tool_calls") or m.get("function_call"):
-            message = "the model has a calculator of its own and calls no tools of clients"
+            message = "the models here call no tools of clients"
             raise Refused(400, f"messages[{i}]: {message}", "messages")
         if isinstance(content, list):
             n_parts += len(content)
@@ -285,14 +286,29 @@ def messages_of(body, cfg, tokenizer):
             length += sum(len(part["text"]) for part in content)
         elif isinstance(content, str):
             length += len(content)
-        read.append({"role": role, "content": content, "refusal": m.get("refusal")})
+        thoughts = {name: m[name] for name in formats.REASONING if isinstance(m.get(name), str)}
+        length += sum(map(len, thoughts.values()))
+        read.append({"role": role, "content": content, "refusal": m.get("refusal"), **thoughts})
     if n_parts > cfg.n_positions:               # each message is more than one token
         raise too_long(f"{n_parts:,} messages and parts", cfg, "messages")
-    refuse_long(length, cfg, tokenizer, "messages")
+    refuse_long(length, cfg, format.tokenizer, "messages")
+    if isinstance(format, formats.Template):
+        return [as_text(m) for m in read]
     in_order, _ = template.in_turns(read)
     if not in_order:
         raise Refused(400, "messages: no text of the system or of a user is in them", "messages")
     return in_order
+
+
+def as_text(message):
+    """A message as chat templates expect it: its content is one text, and no calls are in it."""
+    content, refusal = message["content"], message.pop("refusal")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    role = message["role"]
+    if isinstance(role, str):
+        role = template.OTHER_NAMES.get(role, role)
+    return {**message, "role": role, "content": refusal if content is None else content}
 
 
 def part_of(part, i, role):
@@ -311,10 +327,19 @@ def part_of(part, i, role):
     raise Refused(400, f"messages[{i}] has {message}", "messages")
 
 
-def prompt_of(body, cfg, tokenizer):
-    """The ids of the prompt of a chat request."""
+def prompt_of(body, cfg, format):
+    """The ids of the prompt of a chat request, in a format of formats.py.
+
+    chat_template_kwargs, a field of vLLM's, are variables of the chat template, such as
+    {"enable_thinking": false} for Qwen 3's.
+    """
+    options = field(body, "chat_template_kwargs", {}, dict)
+    for name in ("messages", "tools", "documents", "add_generation_prompt"):
+        if name in options:
+            message = f"{name} is no option of a chat template; the request itself says it"
+            raise Refused(400, f"chat_template_kwargs: {message}", "chat_template_kwargs")
     try:
-        return sample.render_prompt(messages_of(body, cfg, tokenizer), tokenizer)
+        return format.prompt(messages_of(body, cfg, format), **options)
     except ValueError as e:
         raise Refused(400, str(e), "messages") from None
 

@@ -362,10 +362,18 @@ class Batch:
         return written
 
 
+# The token in front of each document: of GPT-2, Qwen and ours; of Llama 3; of DeepSeek.
+DOCUMENT_BEGINS = (
+    "<|endoftext|>",
+    "<|begin_of_text|>",
+    "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
+)
+
+
 def document_begin(tokenizer):
     """The token that stands before each document, in a list; [] if the vocabulary has none."""
     names = tokenizer.special_tokens
-    return [names["<|endoftext|>"]] if "<|endoftext|>" in names else []
+    return [names[name] for name in DOCUMENT_BEGINS if name in names][:1]
 
 
 def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):

@@ -1,11 +1,12 @@
 """judges.py: a reward model reads a conversation and says in a number how good its last reply is.
 
-It is a GPT whose head is not the vocabulary but one vector: the reward is the product of that
+It is a model whose head is not the vocabulary but one vector: the reward is the product of that
 vector, "score.weight", and the hidden state at the last token. align.py reward trains it. Its
-folder opens in transformers as a GPT2ForSequenceClassification with one label.
+folder opens in transformers as a classifier with one label, such as GPT2ForSequenceClassification.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,15 @@ import bpe
 import gpt
 import sample
 from chat import lessons
-from model import checkpoint
+from model import checkpoint, folders
 from run import disk
 
 
 class Judge(NamedTuple):
     """A reward model. bias is added to rewards, so that replies people like have 0 on average."""
 
-    params: dict                # those of gpt.py, and "score.weight" (C,)
-    cfg: gpt.Config
+    params: dict                # those of the model, and "score.weight" (C,)
+    cfg: gpt.Config             # or llama.Config
     tokenizer: bpe.Tokenizer
     bias: float
 
@@ -66,20 +67,25 @@ def bias_for(params, cfg, tokenizer, compared):
     return -float(score(unbiased, best).mean())
 
 
-def save(folder, params, bias):
-    """Write a reward model beside the config.json of its GPT, as transformers reads it."""
+def save(folder, params, cfg, bias):
+    """Write a reward model beside the config.json of its trunk, as transformers reads it."""
     path = Path(folder) / "config.json"
     config = disk.read_json(path)
+    writer, = config["architectures"]       # such as GPT2LMHeadModel or LlamaForCausalLM
+    family = re.match("(.*?)(LMHeadModel|For)", writer)[1]
     config |= {
-        "architectures": ["GPT2ForSequenceClassification"],
+        "architectures": [f"{family}ForSequenceClassification"],
         "num_labels": 1,
         "id2label": {"0": "reward"},
         "label2id": {"reward": 0},
         "reward_bias": bias,
     }
     disk.write_text(path, json.dumps(config, indent=2) + "\n")
-    tensors = {f"transformer.{name}": p for name, p in params.items()}
-    tensors["score.weight"] = tensors.pop("transformer.score.weight")[None]
+    tensors = folders.in_files(params, cfg)
+    vector = tensors.pop("score.weight")
+    if family == "GPT2":
+        tensors = {f"transformer.{name}": p for name, p in tensors.items()}
+    tensors["score.weight"] = vector[None]
     checkpoint.save_safetensors(Path(folder) / "model.safetensors", tensors, {"format": "pt"})
 
 

@@ -11,7 +11,8 @@ def is_judge(folder):
     path = Path(folder) / "config.json"
     if not path.exists():
         return False
-    return "GPT2ForSequenceClassification" in disk.read_json(path).get("architectures", ())
+    names = disk.read_json(path).get("architectures") or ()
+    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def in_run(run):

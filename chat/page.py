@@ -123,11 +123,12 @@ def columns_of(lines):
     return columns
 
 
-def ids_to_look_at(body, cfg, tokenizer):
+def ids_to_look_at(body, writer):
     """The tokens of a conversation, of a text, or as they were given."""
+    cfg, tokenizer = writer.cfg, writer.tokenizer
     ids = field(body, "tokens", None, list)
     if ids is None and body.get("messages") is not None:
-        ids = fields.prompt_of(body, cfg, tokenizer)
+        ids = fields.prompt_of(body, cfg, writer.format)
     elif ids is None:
         text = field(body, "text", "", str)
         fields.refuse_long(len(text), cfg, tokenizer, "text")
@@ -143,7 +144,7 @@ def look(handler, body):
     """What goes on inside a model (inside.describe); with layer and head, the attention there."""
     name, writer = handler.model_of(body, BASES + ASSISTANTS)
     cfg, tokenizer = writer.cfg, writer.tokenizer
-    ids = ids_to_look_at(body, cfg, tokenizer)
+    ids = ids_to_look_at(body, writer)
     logits = (cfg.n_layer + 1) * cfg.vocab_size
     numbers = len(ids) * (logits + cfg.n_layer * cfg.n_head * len(ids))
     if numbers > LOOKED_AT:

@@ -70,6 +70,10 @@ class Refused(Answer, Exception):
         self.value = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         Answer.__init__(self, self.value, status, headers=headers)
 
+    def __reduce__(self):               # for another process
+        error = self.value["error"]
+        return Refused, (self.status, error["message"], error["param"], error["code"], self.headers)
+
 
 def line_of(file, most, status):
     """The next line of a head or of a chunked body, without CRLF; None at the end of the file.

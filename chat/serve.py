@@ -1,7 +1,7 @@
 """serve.py: the models of a run over HTTP, for clients of OpenAI's API and for the page.
 
 A thread for each connection reads requests (request.py), makes a job of each (api.py, page.py), and
-passes on what batching.py writes for it.
+passes on what a process for each model writes for it (writer_process.py, batching.py).
 
     python sample.py serve          http://127.0.0.1:8000 the page, http://127.0.0.1:8000/v1 the API
     curl http://127.0.0.1:8000/v1/chat/completions \\
@@ -545,15 +545,21 @@ def parse_args(argv=None):
     return models.check_options(p.parse_args(argv))
 
 
+def uploaded(dtype, params, cfg):
+    """The parameters on the GPU, to which each process must connect."""
+    gpu = device.connect(dtype)
+    return device.upload(params, cfg, bf16=gpu.bf16)
+
+
 def main(argv=None):
     """Serve until SIGINT or SIGTERM; then finish what was begun."""
     args = parse_args(argv)
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: ports are 0 to 65535")
-    gpu, upload = device.chosen(args), None
-    if gpu:
-        upload = functools.partial(device.upload, bf16=gpu.bf16)
-    served = Models(args.run, args.model, args.ranks, upload)
+    gpu = device.chosen(args, is_for_writing=True)
+    upload = functools.partial(uploaded, args.dtype) if gpu else None
+    dtype = device.kept_on_cpu(args)
+    served = Models(args.run, args.model, args.ranks, upload, apart=True, dtype=dtype)
     server = Server(served, args.host, args.port, args.key, args.origin, args.allow_host)
     served.writer(served.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()

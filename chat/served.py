@@ -1,8 +1,9 @@
 """served.py: the models that a server has loaded.
 
-A model is loaded when somebody first asks for it, and a thread (batching.Writer) writes all its
-replies. The run may be trained meanwhile: a folder that does not hold a whole model is left out,
-and a model whose files have changed is loaded anew. Replies that were begun end on the old one.
+A model is loaded when somebody first asks for it, and then one writer (batching.Writer), a process
+or a thread, writes all its replies. The run may be trained meanwhile: a folder that does not hold a
+whole model is left out, and a model whose files have changed is loaded anew. Replies that were
+begun end on the old one.
 """
 
 import concurrent.futures
@@ -12,13 +13,15 @@ import threading
 from pathlib import Path
 
 import sample
-from chat import batching, models
+from chat import batching, formats, models
 from chat.request import Refused
+from chat.writer_process import WriterProcess
 from model import checkpoint, folders
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "vocab.json", "merges.txt",
+    "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
 )
 ASSISTANTS, BASES = ("rl", "sft"), ("base",)    # stages of a run, the preferred ones first
 LONGEST_NAME = 256
@@ -56,14 +59,18 @@ class Unloaded(Exception):
 class Models:
     """The models of a run, or of one folder.
 
-    writers   {name: batching.Writer} of the models that are loaded
+    writers   {name: Writer or WriterProcess} of the models that are loaded
     upload    (params, cfg) -> params on the GPU, if one is to write
+    dtype     of the matrices on the CPU, as for folders.load
+    apart     whether each writer is a process, which is faster, or a thread, which tests look into
     """
 
-    def __init__(self, run=None, folder=None, ranks=None, upload=None):
+    def __init__(
+        self, run=None, folder=None, ranks=None, upload=None, apart=False, dtype="float32",
+    ):
         self.only = Path(folder).absolute() if folder else None     # the only model, by its folder
         self.run = Path(run) if run and not folder else None
-        self.ranks, self.upload = ranks, upload
+        self.ranks, self.upload, self.apart, self.dtype = ranks, upload, apart, dtype
         self.writers = {}
         self.signatures = {}            # of the models that are loaded, when they were
         self.retired = []               # writers of models that were replaced
@@ -142,15 +149,17 @@ class Models:
             if old and now == self.signatures[name]:        # another thread has just loaded it
                 return old
             try:
-                model = sample.load_model(folder)
+                writer = self.writer_of(folder)
             except (ValueError, OSError):
                 if not old:
                     raise
                 self.signatures[name] = now         # do not try again before it changes again
                 return old
-            if old and signature(folder) != now:    # it was written while it was read
-                return old
-            writer = batching.Writer(model, upload=self.upload)
+            if signature(folder) != now:            # it was written while it was read
+                writer.close()
+                if old:
+                    return old
+                raise ValueError(f"{folder} is being written; ask again when it is whole")
             writer.start()
             with self.lock:
                 self.writers[name], self.signatures[name] = writer, now
@@ -164,6 +173,20 @@ class Models:
         finally:
             with self.lock:
                 del self.loading[name]
+
+    def writer_of(self, folder):
+        """A new writer with the model of a folder."""
+        # Of a writer that is a process, this one needs the model only for what is seldom asked:
+        # it leaves matrices in the file, so that memory holds them once.
+        dtype = "bfloat16" if self.apart else self.dtype
+        model = batching.fitted(sample.load_model(folder, dtype=dtype))
+        format_of = formats.load(folder, model[2])
+        if self.apart:
+            writer = WriterProcess(model, folder, self.upload, self.dtype)
+        else:
+            writer = batching.Writer(model, upload=self.upload)
+        writer.format = format_of
+        return writer
 
     def close(self):
         """Finish the replies that were begun."""

@@ -5,17 +5,19 @@
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from dataclasses import replace
 
 import sample
-from chat import generate, models
+from chat import batching, formats, generate, models
 from chat.stream import Text
 from model import device, fast
 from run import command
 
+NAME = "longhand> "     # in front of a reply
 LEAST_ROOM = 32         # tokens that must be free for a reply, or the oldest turn is forgotten
 
 COMMANDS = {
@@ -75,6 +77,8 @@ def parse_args(argv=None):
     talk.add_argument("--ask", action="append", metavar="TEXT",
                       help="ask this and do not wait for input; may be repeated")
     talk.add_argument("--system", metavar="TEXT", help="a system message to begin with")
+    talk.add_argument("--no-thinking", action="store_true",
+                      help="ask the model to answer at once, as Qwen 3 can (enable_thinking)")
     for parser, temperature in ((completion, 1.0), (talk, 0.0)):
         models.add_options(parser)
         add_drawing(parser, temperature)
@@ -92,8 +96,9 @@ def parse_args(argv=None):
 
 def load(folder, args):
     """A generate.Batch for one reply at a time, on the GPU if --device asks for it."""
-    gpu, engine = device.chosen(args), fast
-    params, cfg, tokenizer = sample.load_model(folder)
+    gpu, engine = device.chosen(args, is_for_writing=True), fast
+    model = sample.load_model(folder, dtype=device.kept_on_cpu(args))
+    params, cfg, tokenizer = batching.fitted(model)
     if gpu:
         params, engine = device.upload(params, cfg, gpu.bf16), device
     print(f"[{folder}: {cfg.n_params:,} parameters]", file=sys.stderr)
@@ -102,15 +107,40 @@ def load(folder, args):
 
 # --------------------------------------------------------------------------- writing
 
-def say(batch, prompt, settings, stop):
+class Voice:
+    """What a terminal shows of a reply: its thoughts, if it has any, and then its answer.
+
+        longhand> (thinks) The user greets me.
+        longhand> Hello!
+
+    thinking    a thinking.Thinking, or None for a text that marks no thoughts
+    """
+
+    def __init__(self, thinking=None):
+        self.thinking = thinking
+        self.thought, self.answered = False, False
+
+    def put(self, text, ended=False):
+        """Take more of the reply, or with `ended` the rest; returns what to show."""
+        if not self.thinking:
+            return text
+        thoughts, answer = self.thinking.put(text, ended)
+        if thoughts and not self.thought:
+            self.thought, thoughts = True, f"(thinks) {thoughts}"
+        if answer and self.thought and not self.answered:
+            self.answered, answer = True, f"\n{NAME}{answer}"
+        return thoughts + answer
+
+
+def say(batch, prompt, settings, stop, thinking=None):
     """Show one reply while it is written; returns its ids. Ctrl-C ends the reply where it is."""
-    text, began = Text(batch.tokenizer, stop, calls=True), time.perf_counter()
-    row = None
+    text, voice = Text(batch.tokenizer, stop, calls=True), Voice(thinking)
+    row, began = None, time.perf_counter()
     try:
         (row,) = batch.add([prompt], settings)
         while not row.finish and not text.stopped:
             for _, token in batch.step():
-                print(text.put(token), end="", flush=True)
+                print(voice.put(text.put(token)), end="", flush=True)
     except KeyboardInterrupt:
         pass
     if row and not row.finish:
@@ -118,7 +148,7 @@ def say(batch, prompt, settings, stop):
     if not row or not row.ids:                  # the prompt was being read
         print(flush=True)
         return []
-    print(text.end(), flush=True)
+    print(voice.put(text.end(), ended=True), flush=True)
     if sys.stderr.isatty():
         speed = len(row.ids) / (time.perf_counter() - began)
         print(f"[{len(row.ids)} tokens, {speed:,.0f} a second]", file=sys.stderr)
@@ -128,11 +158,13 @@ def say(batch, prompt, settings, stop):
 def complete(args):
     """Write texts that begin with the given one."""
     settings = settings_of(args)
-    batch = load(models.chosen(args, ["base"], "base model", "train.py"), args)
+    folder = models.chosen(args, ["base"], "base model", "train.py")
+    batch = load(folder, args)
     tokenizer = batch.tokenizer
-    end = generate.document_begin(tokenizer)      # where the next document begins, this one ends
-    settings = replace(settings, stop=frozenset(end))
-    prompt = [*end, *tokenizer.encode_ordinary(args.text)]
+    begin = generate.document_begin(tokenizer)      # where the next document begins, this one ends
+    stop = formats.end_tokens(folder, tokenizer).union(begin)
+    settings = replace(settings, stop=frozenset(stop))
+    prompt = [*begin, *tokenizer.encode_ordinary(args.text)]
     for i in range(args.n):
         print(args.text, end="")
         say(batch, prompt, replace(settings, seed=args.seed + i), args.stop)
@@ -141,58 +173,67 @@ def complete(args):
 class Conversation:
     """A conversation with a model.
 
-    Its turns are kept as ids, so that the cache has only to read what is new. When they outgrow the
-    context, the oldest turns are forgotten, and the user is told so.
+    The cache of the batch still holds what the last prompt and the new one begin with alike, so
+    that only the rest is read. When the turns outgrow the context, the oldest ones are forgotten,
+    and the user is told so.
 
-    head      ids of the system message
-    turns     ids of each question with its reply
-    messages  the same as messages, for /retry and /save
+    format      of the model's chats, from chat/formats.py
+    messages    all so far: perhaps one of the system, and then turns of a question and a reply
+    forgotten   how many of the turns are forgotten
     """
 
-    def __init__(self, batch, args):
-        self.batch, self.cfg, self.tokenizer = batch, batch.cfg, batch.tokenizer
-        self.args = args
-        self.end = sample.special(self.tokenizer, "<|im_end|>")
-        self.settings = replace(settings_of(args), stop=frozenset([self.end]))
+    def __init__(self, batch, args, format=None):
+        self.batch, self.cfg, self.args = batch, batch.cfg, args
+        self.format = format or formats.Own(batch.tokenizer)
+        self.settings = replace(settings_of(args), stop=self.format.ends)
+        self.options = {"enable_thinking": False} if args.no_thinking else {}
         self.asked = 0
         self.begin(args.system)
 
     def begin(self, system):
         """Forget everything; begin with a system message, or with none."""
-        self.turns, self.head, self.messages = [], [], []
-        if system:
-            self.messages = [{"role": "system", "content": system}]
-            self.head, _ = sample.render(self.messages, self.tokenizer)
+        self.messages = [{"role": "system", "content": system}] if system else []
+        self.first = list(self.messages)
+        self.forgotten = 0
+
+    @property
+    def turns(self):
+        """The turns that the model still reads: [(question, reply)]."""
+        begin = len(self.first) + 2 * self.forgotten
+        return list(zip(self.messages[begin::2], self.messages[begin + 1::2]))
+
+    def prompt_of(self, asking):
+        """The prompt for the reply to a question; the oldest turns are forgotten to make room.
+
+        ValueError if the question alone does not fit the context.
+        """
+        context = self.cfg.n_positions
+        n_least = len(self.format.prompt([*self.first, asking], **self.options))
+        if n_least >= context:
+            system = " after the system message" if self.first else ""
+            raise ValueError(f"a question of {n_least} tokens{system} does not fit the model's "
+                             f"context of {context} with room for a reply; ask something shorter")
+        while True:
+            messages = [*self.first, *itertools.chain(*self.turns), asking]
+            prompt = self.format.prompt(messages, **self.options)
+            if not self.turns or len(prompt) + LEAST_ROOM <= context:
+                return prompt
+            self.forgotten += 1
+            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
+                  file=sys.stderr)
 
     def ask(self, question):
         """Show the reply to a question. ValueError if the question does not fit the context."""
         asking = {"role": "user", "content": question}
-        turn = sample.render_prompt([asking], self.tokenizer)
-        context = self.cfg.n_positions
-        if len(self.head) + len(turn) >= context:
-            system = f" after a system message of {len(self.head)}" if self.head else ""
-            raise ValueError(f"a question of {len(turn)} tokens{system} does not fit the model's "
-                             f"context of {context} with room for a reply; ask something shorter")
-        self.turns.append(turn)
-        while len(self.turns) > 1 and self.length() + LEAST_ROOM > context:
-            self.turns.pop(0)
-            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
-                  file=sys.stderr)
-        print("longhand> ", end="", flush=True)
+        prompt = self.prompt_of(asking)
+        print(NAME, end="", flush=True)
         settings = replace(self.settings, seed=self.args.seed + self.asked)
-        ids = say(self.batch, self.head + sum(self.turns, []), settings, self.args.stop)
+        thinking = self.format.thinking(prompt)
+        ids = say(self.batch, prompt, settings, self.args.stop, thinking)
         self.asked += 1
-        if not ids:                             # it was stopped before it began
-            self.turns.pop()
-            return
-        ended = ids[-1] == self.end
-        self.turns[-1] = turn + ids + ([] if ended else [self.end])
-        content = sample.reply_parts(ids, self.tokenizer) or " "
-        self.messages += [asking, {"role": "assistant", "content": content}]
-
-    def length(self):
-        """How many tokens the conversation has."""
-        return len(self.head) + sum(map(len, self.turns))
+        if ids:                                 # else it was stopped before it began
+            reply = {"role": "assistant", **self.format.content(prompt, ids)}
+            self.messages += [asking, reply]
 
     def command(self, line):
         """Do what a line that begins with / says."""
@@ -208,15 +249,15 @@ class Conversation:
         elif name == "/retry":
             if not self.turns:
                 raise ValueError("/retry: nothing has been asked yet")
-            self.turns.pop()
-            question, _ = self.messages[-2:]
-            self.messages = self.messages[:-2]
+            question, _ = self.turns[-1]
+            del self.messages[-2:]
             self.ask(question["content"])
         elif name == "/save":
             if not value or not self.turns:
                 raise ValueError("/save FILE: a file to add to, and a conversation to save")
+            said = [{key: m[key] for key in m if key != "ids"} for m in self.messages]
             with open(value, "a", encoding="utf-8") as f:
-                f.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
+                f.write(json.dumps({"messages": said}, ensure_ascii=False) + "\n")
         else:
             for word, what in COMMANDS.items():
                 print(word, what, file=sys.stderr)
@@ -241,7 +282,8 @@ def chat(args):
     settings_of(args)                           # a mistake is told before a model is loaded
     folder = models.chosen(args, ["rl", "sft"], "assistant", "align.py sft")
     command.guard()                             # a chat is no data, not even in a pipe
-    talk = Conversation(load(folder, args), args)
+    batch = load(folder, args)
+    talk = Conversation(batch, args, formats.load(folder, batch.tokenizer))
     if not args.ask and sys.stdin is None:
         raise ValueError("standard input is closed; ask with --ask TEXT")
     at_terminal = not args.ask and sys.stdin.isatty()

@@ -16,9 +16,11 @@ The model at full speed:
     cores         threads, processes and memory of one machine
 
 Its files:
-    folders       Hugging Face's GPT-2 folders
+    folders       Hugging Face's folders
+    llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
     adapters      low-rank adapters, in PEFT's form
+    bfloat16      weights in half of the memory
 
 Learning:
     lora          adapters: a small change of each matrix learns, and the model stays

@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from gpt import Config, param_shapes
+from model import bfloat16
+from model.bfloat16 import widen
 from run.disk import distinct, read_json, whole_file
 
 DTYPES = {
@@ -37,36 +39,30 @@ MAX_HEADER = 100_000_000                                # bytes; the format's ow
 LLMC_MAGIC, LLMC_DTYPES = 20240326, {3: "<f4", 5: "<u2"}
 
 
-def widen(bits):
-    """bfloat16 as uint16 -> float32. It is the upper half of a float32: the lower half is zeros."""
-    return (bits.astype("<u4") << 16).view("<f4")
-
-
 # ------------------------------------------------------------------------------------ safetensors
 
 
 def save_safetensors(path, tensors, metadata=None):
-    """Write {name: array}.
+    """Write {name: array}, one after the other: a view may be of any order, and is copied alone.
 
     The header is padded with spaces to a multiple of 8, so that floats begin aligned.
     """
     codes = {np.dtype(dtype): code for code, dtype in DTYPES.items() if code != "BF16"}
-    header, offset, arrays = {"__metadata__": metadata or {}}, 0, []
+    header, offset = {"__metadata__": metadata or {}}, 0
     for name, array in tensors.items():
-        array = np.asarray(array, order="C")
         header[name] = {
-            "dtype": codes[array.dtype],
+            "dtype": "BF16" if isinstance(array, bfloat16.Array) else codes[array.dtype],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
-        arrays.append(array)
     text = json.dumps(header, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     with whole_file(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for array in arrays:
-            f.write(array.reshape(-1).view(np.uint8).data)
+        for array in tensors.values():
+            numbers = array.bits if isinstance(array, bfloat16.Array) else array
+            f.write(np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).data)
 
 
 def _check_entry(name, entry):
@@ -116,7 +112,7 @@ def _header(path, size):
 def load_safetensors(path):
     """({name: read-only array mapped from the file}, metadata).
 
-    BF16, which NumPy lacks, is widened to float32. ValueError if the file is not well formed: cut
+    BF16, which NumPy lacks, gives a bfloat16.Array. ValueError if the file is not well formed: cut
     short, holes or overlaps between tensors, a size that disagrees with a shape, a name twice, a
     dtype that is not known.
     """
@@ -139,7 +135,7 @@ def load_safetensors(path):
             array = data[start + a : start + b].view(dtype).reshape(shape)
         except ValueError:                  # no numbers, in more rows than NumPy counts
             raise ValueError(f"{path}: {name} has the shape {shape}, which is too large") from None
-        tensors[name] = widen(array) if entry["dtype"] == "BF16" else array
+        tensors[name] = bfloat16.Array(array) if entry["dtype"] == "BF16" else array
     if start + end != size:
         raise ValueError(f"{path}: {size} bytes, the header accounts for {start + end}; "
                          "copy or save the file again")

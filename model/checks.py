@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from model import families, lora
+from model import bfloat16, families, lora
 
 
 def check_array(name, x):
@@ -158,7 +158,7 @@ def new_positions(cfg, params, tokens, cache, n_new):
             f"n_new: {n_new.dtype} {n_new.shape}, expected an integer for each of {B} rows")
     if int(n_new.min()) < 1 or int(n_new.max()) > T:
         raise ValueError(f"n_new = {n_new.tolist()[:8]}: expected 1 to {T} for each row")
-    here = isinstance(cache.k, np.ndarray), isinstance(wte, np.ndarray)
+    here = isinstance(cache.k, np.ndarray), isinstance(wte, (np.ndarray, bfloat16.Array))
     if cache.k.dtype != wte.dtype or here[0] != here[1]:
         raise ValueError(
             f"a {cache.k.dtype} cache for {wte.dtype} parameters, in memory of the same machine: "

@@ -79,12 +79,23 @@ def add_arguments(parser):
     where.add_argument("--device", default="cpu", choices=("cpu", "cuda"),
                        help="cuda: the GPU, through CuPy")
     where.add_argument("--dtype", choices=("bf16", "float32"),
-                       help="of weights and activations on the GPU (default: bf16 where it can)")
+                       help="of weights and activations on the GPU (default: bf16 where it can); "
+                       "to write on the CPU, bf16 keeps weights as the file has them, in half of "
+                       "the memory, and is slower")
 
 
-def chosen(args):
-    """The GPU that add_arguments' options ask for, or None for the CPU."""
-    if args.dtype and args.device == "cpu":
+def kept_on_cpu(args):
+    """The dtype of folders.load that add_arguments' options ask for."""
+    keeps = args.device == "cpu" and args.dtype == "bf16"
+    return "bfloat16" if keeps else "float32"
+
+
+def chosen(args, is_for_writing=False):
+    """The GPU that add_arguments' options ask for, or None for the CPU.
+
+    is_for_writing: whether a model on the CPU may keep its matrices in bfloat16 (kept_on_cpu).
+    """
+    if args.dtype and args.device == "cpu" and not is_for_writing:
         raise ValueError(
             f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
     return connect(args.dtype) if args.device == "cuda" else None

@@ -202,14 +202,16 @@ def rotary_frequencies(cfg):
     `factor` those that did not even turn once, and goes smoothly from one to the other.
     """
     exponents = np.arange(0, cfg.head_size, 2, dtype=np.float32) / np.float32(cfg.head_size)
-    f = (1.0 / cfg.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    f = 1.0 / (cfg.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
     s = cfg.rope_scaling
     if s is None:
         return f
-    turns = s.original_n_positions * f / (2 * np.pi)        # within that context
+    # Reciprocals are rounded as PyTorch rounds them, with which the family was trained.
+    wavelengths = 1.0 / f * (2 * np.pi)                                 # in positions
+    turns = 1.0 / wavelengths * s.original_n_positions                  # within that context
     keep = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
     keep = np.clip(keep, 0.0, 1.0)
-    return ((1.0 - keep) * f / s.factor + keep * f).astype(np.float32)
+    return (1.0 - keep) * f / s.factor + keep * f
 
 
 def rotary_tables(cfg, positions, dtype):

@@ -288,6 +288,14 @@ def served(*options, **pipes):
             process.stderr.close()
 
 
+def family(process):
+    """The numbers of a process and of those that its threads have started."""
+    found = [process.pid]
+    for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        found += map(int, path.read_text().split())
+    return found
+
+
 def ask(port):
     """The answer to a good request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)

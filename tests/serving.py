@@ -34,8 +34,8 @@ def run(tmp_path_factory):
     return run
 
 
-def started(run, **how):
-    server = serve.Server(served.Models(run), port=0, **how)
+def started(run, apart=False, **how):
+    server = serve.Server(served.Models(run, apart=apart), port=0, **how)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 

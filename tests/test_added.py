@@ -9,7 +9,7 @@ import regex
 
 from token_texts import trained
 from bpe import Tokenizer
-from tokens.added import Names, normal_form
+from tokens.added import LeaveOut, Names, normal_form
 
 
 def test_special_token_rules(trained):
@@ -101,3 +101,23 @@ def test_normal_forms_of_many_marks():
         return best
 
     assert seconds(8000) < 8 * seconds(2000)
+
+
+def test_bytes_without_a_token_are_left_out(tmp_path):
+    """As tokenizers does: from each piece, which is cut with them. "!" and "!" join into "!!"."""
+    ranks = {bytes([b]): b for b in range(256)} | {b"!!": 256, b"ab": 257}
+    whole = Tokenizer(ranks, "gpt2", {"<x>": 258})
+    odd = b"\x04\x7f\xf1"
+    bare = {token: i for token, i in ranks.items() if not set(token) & set(odd)}
+    lacking = Tokenizer(bare, "gpt2", {"<x>": 258}, (LeaveOut(odd.decode("latin-1")),))
+    for text, left in (("ab", "ab"), ("a\x04b", None), ("!\x04!", "!!"), ("!\x7f\x04", "!"),
+                       ("\x04", ""), ("", ""), ("ab <x>\x04 !", "ab <x> !")):
+        ids = lacking.encode(text, allowed_special="all")
+        expected = [97, 98] if left is None else whole.encode(left, allowed_special="all")
+        assert ids == expected, text
+        assert lacking.encode_many([text, "ab"])[1].tolist() == [257]
+    assert lacking.encode_ordinary("\U00050000") == list("\U00050000".encode()[1:])
+    lacking.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.normalize == lacking.normalize and again.fingerprint == lacking.fingerprint
+    assert again.encode_ordinary("!\x04!") == [256]

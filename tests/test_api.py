@@ -7,12 +7,16 @@ import pytest
 
 import gpt
 import sample
-from chat import api, batching, fields, generate
+from chat import api, batching, fields, formats, generate
 from model import fast
 from serving import (  # noqa: F401
-    ASK, CFG, CHAT, PARAMS, TEXTS, TOK, choices, names, post, run, send, server, started, texts,
+    ASK, CFG, CHAT, PARAMS, TEXTS, TOK, choices, names, post, run, running, send, server, started,
+    texts,
 )
+from test_formats import CHATML, HELLO, OTHER, folder_of
 
+N_HELLO = len(OTHER.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+                           allowed_special="all"))
 END, EOT = TOK.special_tokens["<|im_end|>"], TOK.eot_token
 
 
@@ -371,7 +375,8 @@ def test_a_reply_in_parts(script, monkeypatch, pace):
         assert list(found.values()) == want
     assert whole["content"] == "so2 [1+1 = 3] \u0115\ufffd"
     back = [*ASK["messages"], {"role": "assistant", "content": want}, *ASK["messages"]]
-    tokens = sample.render_prompt(fields.messages_of({"messages": back}, CFG, TOK), TOK)
+    again = fields.messages_of({"messages": back}, CFG, formats.Own(TOK))
+    tokens = sample.render_prompt(again, TOK)
     assert tokens.count(TOK.special_tokens["<|tool_start|>"]) == 1
     assert "parts" not in choices(server)[0]["message"]
 
@@ -402,3 +407,105 @@ def test_an_event_is_one_line_for_everybody(tmp_path):
         assert texts(server, **body)[0]["text"] == said
     finally:
         server.close()
+
+
+# ------------------------------------------------------------------- models with a chat template
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """A server of a model with the chat template of ChatML. It writes THOUGHT behind any prompt."""
+    run = tmp_path_factory.mktemp("run")
+    gpt.save(run / "sft", *writes(THOUGHT, gpt.Config(300, 256, 64, 1, 1)))
+    folder_of(run / "sft", OTHER, chat_template=CHATML, eos_token="<|im_end|>")
+    with running(run) as server:
+        yield server
+
+
+THOUGHT = OTHER.encode("<think>\nSo!\n</think>\n\nHi.<|im_end|>", allowed_special="all")
+ANSWER = {"reasoning_content": "So!", "content": "Hi."}
+
+
+def writes(reply, cfg):
+    """Parameters of a model that writes a reply behind every prompt that ends at HELLO's length."""
+    params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
+    for name in params:
+        if name.startswith("h.") and "ln" not in name:
+            params[name][...] = 0
+    embedding = rng.standard_normal((cfg.vocab_size, cfg.n_embd)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    positions = np.zeros((cfg.n_positions, cfg.n_embd), np.float32)
+    positions[N_HELLO - 1:N_HELLO - 1 + len(reply)] = 30 * embedding[reply]
+    params["wte.weight"], params["wpe.weight"], params["ln_f.weight"][...] = embedding, positions, 9
+    return params, cfg
+
+
+def test_thoughts_are_reasoning_content(thinker):
+    answer = post(thinker, CHAT, {"messages": HELLO, "temperature": 0, "n": 2})
+    for choice in answer["choices"]:
+        assert choice["message"] == {"role": "assistant", "refusal": None, **ANSWER}
+        assert choice["finish_reason"] == "stop"
+    answer = post(thinker, CHAT, {"messages": HELLO, "temperature": 0, "show_calls": True})
+    message = answer["choices"][0]["message"]
+    assert message["parts"] == [{"index": 0, "type": "text", "text": "Hi."}]
+    answer = post(thinker, CHAT, {"messages": HELLO, "temperature": 0, "max_tokens": 9})
+    assert answer["choices"][0]["message"]["content"] == ""         # it was still thinking
+
+
+@pytest.mark.parametrize("more", [{}, {"logprobs": True}, {"show_calls": True}, {"stop": "."}])
+def test_thoughts_in_a_stream(thinker, more):
+    """Nothing of the marks; all of the thoughts before any of the answer."""
+    found, kinds = {"reasoning_content": "", "content": ""}, []
+    for chunk in chunks(thinker, CHAT, {"messages": HELLO, "temperature": 0, **more}):
+        delta = chunk["choices"][0]["delta"]
+        for kind in found:
+            found[kind] += delta.get(kind, "")
+            kinds += [kind] * bool(delta.get(kind))
+        if more.get("show_calls") and delta.get("content"):
+            assert delta["parts"] == [{"index": 0, "type": "text", "text": delta["content"]}]
+    assert found == {**ANSWER, "content": "Hi" if "stop" in more else "Hi."}
+    assert kinds == sorted(kinds, reverse=True) and set(kinds) == set(found)
+
+
+def test_what_a_template_gets_of_a_request(thinker, monkeypatch):
+    given = []
+
+    def text(self, messages, tools, /, **options):
+        given.append((messages, options))
+        return "x"
+
+    monkeypatch.setattr(formats.Template, "text", text)
+    reply = {"role": "assistant", "content": ["a", {"type": "text", "text": "b"}],
+             "reasoning_content": "so", "thinking": 3, "name": "x"}
+    messages = [{"role": "developer", "content": "S"}, *HELLO, reply, *HELLO, *HELLO]
+    post(thinker, CHAT, {"messages": messages, "max_tokens": 1, "chat_template_kwargs": {
+        "enable_thinking": False, "self": 1}})
+    (read, options), = given
+    assert options == {"enable_thinking": False, "self": 1} and read == [
+        {"role": "system", "content": "S"}, *HELLO,
+        {"role": "assistant", "content": "ab", "reasoning_content": "so"}, *HELLO, *HELLO]
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"chat_template_kwargs": 3}, "chat_template_kwargs is 3, expected an object"),
+    ({"chat_template_kwargs": {"messages": []}}, "messages is no option of a chat template"),
+    ({"messages": [{"role": "user"}]}, "the chat template needs a text as the content"),
+    ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, "nothing to reply to"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "call no tools of clients"),
+    ({"messages": HELLO * 999}, "do not fit the model's context"),
+])
+def test_chats_that_a_template_refuses(thinker, wrong, said):
+    answer = post(thinker, CHAT, {"messages": HELLO, **wrong}, status=400)
+    assert said in answer["error"]["message"]
+
+
+def test_a_conversation_is_looked_at_as_the_template_writes_it(thinker):
+    found = post(thinker, "/api/look", {"messages": HELLO, "n": 1})
+    assert "".join(found["pieces"]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_template_that_is_none_is_told_when_the_model_is_asked_for(tmp_path):
+    gpt.save(tmp_path / "sft", gpt.init(CFG, 0), CFG)
+    folder_of(tmp_path / "sft", OTHER, chat_template=3)
+    with running(tmp_path) as server:
+        answer = post(server, CHAT, {"messages": HELLO}, status=503)
+        assert "chat_template is '3', expected a text" in answer["error"]["message"]

@@ -1,9 +1,13 @@
 """chat/batching.py: who is let in, in which order, and who is not."""
 
+import collections
+import dataclasses
+
 import pytest
 
 from chat import batching
 from chat.request import Refused
+from model import llama
 import bpe
 import gpt
 import sample
@@ -19,7 +23,17 @@ def writer_of(places, waiting):
 
 
 def rows_of(jobs):
-    return [len(job.rows) for job in jobs]
+    """How many rows each job has or had."""
+    return [job.begun for job in jobs]
+
+
+def written(job):
+    """The tokens of each prompt that are ready to be read."""
+    tokens = collections.defaultdict(list)
+    while not job.events.empty():
+        for i, grown in job.events.get().items():
+            tokens[i] += grown.ids
+    return list(tokens.values())
 
 
 def test_who_cannot_wait_is_told_so():
@@ -51,11 +65,10 @@ def test_many_prompts_come_in_as_places_become_free():
     gone.gone = True
     writer.submit(jobs[2])
     for _ in range(6):
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         writer._admit()
-    assert rows_of(jobs) == [1, 4, 1] and gone.rows == []
-    assert [len(row.ids) for job in jobs[1:] for row in job.rows] == [2] * 5
+    assert rows_of(jobs) == [1, 4, 1] and gone.begun == 0
+    assert [len(tokens) for job in jobs[1:] for tokens in written(job)] == [2] * 5
 
 
 def test_rows_come_in_together_while_more_wait_than_fit():
@@ -69,10 +82,9 @@ def test_rows_come_in_together_while_more_wait_than_fit():
     for _ in range(4):
         writer._admit()
         came.append(sum(rows_of(jobs)))
-        for row, token in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
     assert came == [4, 4, 4, 7]
-    writer.batch.drop(jobs[3].rows[0])
+    writer.batch.drop(next(row for row, (job, *_) in writer.texts.items() if job is jobs[3]))
     writer._admit()
     assert rows_of(jobs) == [1] * 8
 
@@ -88,8 +100,7 @@ def test_places_are_kept_for_jobs_that_have_none():
     writer._admit()
     assert rows_of([*greedy, short]) == [6, 1, 1] and len(writer.batch) == 8
     while len(writer.batch) or writer.waiting:
-        for row, token, *_ in writer.batch.step():
-            writer._pass_on(row, token)
+        writer._step()
         if writer.waiting:
             writer._admit()
         assert len(writer.batch) <= 8
@@ -128,3 +139,17 @@ def test_who_fills_the_queue_gives_way():
     with pytest.raises(Refused):  # now they are even
         writer.submit(few[2])
     assert list(writer.waiting) == [*many[:2], *few[:2]]
+
+
+def test_long_contexts_are_cut_to_what_memory_holds():
+    """A Llama 3.1 8B reads 131,072 tokens, which take 34 GB of keys and values in one row."""
+    small = gpt.PRESETS["demo"]
+    assert batching.fitted((None, small, None))[1] == small
+    for name in ("smollm2-135m", "qwen3-0.6b", "llama-3.2-1b", "llama-3.1-8b"):
+        cfg = llama.PRESETS[name]
+        _, fitted, _ = batching.fitted((None, cfg, None))
+        assert 4096 <= fitted.n_positions <= cfg.n_positions
+        assert dataclasses.replace(fitted, n_positions=cfg.n_positions) == cfg
+        a_row = 2 * cfg.n_layer * cfg.n_kv_head * cfg.head_size * 4 * fitted.n_positions
+        assert a_row <= max(batching.CACHE, 4096 * a_row // fitted.n_positions)
+        assert batching.places_for(fitted) == max(8, batching.CACHE // a_row)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpt
-from model import cores, decoding, fast, llama
+from model import bfloat16, cores, decoding, fast, llama
 from test_fast import pool, set_threads  # noqa: F401
 from test_llama import random_params
 
@@ -23,6 +23,28 @@ def test_parts_add_up_to_the_whole(n_parts, pool, monkeypatch):  # noqa: F811
     want, _ = llama.forward(params, cfg, tokens)
     np.testing.assert_allclose(got, want, atol=1e-12)
     assert cores.N_THREADS == n_parts
+
+
+@pytest.mark.parametrize("block", [1, 100, bfloat16.BLOCK])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("name", llama.EXAMPLES)
+def test_matrices_that_stay_in_bfloat16(name, large, block, pool, monkeypatch):  # noqa: F811
+    """The logits are those of the widened weights, with blocks of any size."""
+    set_threads(monkeypatch, 3, pool)
+    monkeypatch.setattr(bfloat16, "BLOCK", block)
+    monkeypatch.setattr(fast, "SMALL_MODEL", 0 if large else 8 << 20)
+    cfg = llama.EXAMPLES[name]
+    tokens = np.array([[1, 2, 3], [4, 5, 6]])
+    kept, widened = {}, {}
+    for key, p in random_params(cfg).items():
+        narrow = bfloat16.narrow(p)
+        widened[key] = np.asarray(narrow)
+        kept[key] = bfloat16.Array(narrow.bits.T.copy().T) if p.ndim == 2 else widened[key]
+    cache = fast.Cache(cfg, 2, like=kept["wte.weight"])
+    got = fast.decode(kept, cfg, tokens, cache)
+    want, _ = llama.forward(widened, cfg, tokens)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=2e-5)
 
 
 def test_a_family_has_its_own_way():

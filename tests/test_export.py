@@ -1,5 +1,6 @@
 """chat/export.py: a GGUF file taken apart again, byte by byte."""
 
+import dataclasses
 import struct
 
 import numpy as np
@@ -8,12 +9,16 @@ import pytest
 import bpe
 from chat import export
 import gpt
+from model import llama
+from tokens import patterns
 from tokens.added import Flags
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
 CFG = gpt.Config(TOK.n_vocab + 6, 48, 32, 2, 2)
 PARAMS = gpt.init(CFG, 0)
+LLAMA = llama.Config(TOK.n_vocab, 48, 32, 2, 4, 2, 16, 64, 1e-6, 5e5,
+                     llama.RopeScaling(8.0, 1.0, 4.0, 16))
 
 
 def dequantize(data, shape):
@@ -73,6 +78,7 @@ def test_what_was_written_is_read(tmp_path):
     end, ggml = TOK.special_tokens["<|im_end|>"], "tokenizer.ggml."
     tokens, kinds = keys[ggml + "tokens"], keys[ggml + "token_type"]
     assert keys["general.architecture"] == "gpt2" and keys[ggml + "pre"] == "qwen2"
+    assert keys["general.name"] == "longhand" and keys["general.file_type"] == 0
     assert keys["gpt2.block_count"] == 2 and keys["gpt2.context_length"] == 48
     assert len(tokens) == len(set(tokens)) == len(kinds) == CFG.vocab_size
     assert tokens[TOK.encode_ordinary(" the")[0]] == "Ġthe" and kinds[-1] == 5
@@ -140,3 +146,91 @@ def test_added_words(tmp_path):
     wide = bpe.Tokenizer(*parts, words={"x": n}, flags={"x": Flags(lstrip=True)})
     with pytest.raises(ValueError, match="the token 'x' takes white space along"):
         export.save(tmp_path / "m.gguf", PARAMS, CFG, wide)
+
+
+def noisy(cfg):
+    rng = np.random.default_rng(0)
+    params = llama.init(cfg, 0)
+    for p in params.values():
+        p += 0.1 * rng.standard_normal(p.shape, np.float32)
+    return params
+
+
+def test_a_llama(tmp_path):
+    cfg = dataclasses.replace(LLAMA, tied=False, qkv_bias=True, o_bias=True)
+    params = noisy(cfg)
+    export.save(tmp_path / "m.gguf", params, cfg, TOK, "f32", "my model")
+    keys, tensors = read(tmp_path / "m.gguf")
+    assert keys["general.architecture"] == "llama" and keys["general.name"] == "my model"
+    found = {key.removeprefix("llama."): x for key, x in keys.items() if key[:6] == "llama."}
+    assert found == {
+        "vocab_size": cfg.vocab_size, "context_length": 48, "embedding_length": 32,
+        "block_count": 2, "feed_forward_length": 64, "attention.head_count": 4,
+        "attention.head_count_kv": 2, "attention.key_length": 16, "attention.value_length": 16,
+        "attention.layer_norm_rms_epsilon": pytest.approx(1e-6),
+        "rope.dimension_count": 16, "rope.freq_base": 5e5}
+    assert sum(t.size for t in tensors.values()) == cfg.n_params + 8
+    for name, ours in (("attn_v", "attn.v"), ("attn_output", "attn.o"), ("ffn_gate", "mlp.gate"),
+                       ("ffn_up", "mlp.up"), ("ffn_down", "mlp.down")):
+        turned = params[f"h.1.{ours}.weight"].T
+        np.testing.assert_array_equal(tensors[f"blk.1.{name}.weight"], turned)
+    np.testing.assert_array_equal(tensors["blk.1.ffn_norm.weight"], params["h.1.ln_2.weight"])
+    np.testing.assert_array_equal(tensors["output.weight"], params["lm_head.weight"])
+    plain = llama.rotary_frequencies(dataclasses.replace(cfg, rope_scaling=None))
+    scaled = plain / tensors["rope_freqs.weight"]
+    np.testing.assert_allclose(scaled, llama.rotary_frequencies(cfg), rtol=1e-6)
+
+
+def test_a_llamas_pairs_are_neighbours(tmp_path):
+    """Queries and keys turned in llama.cpp's way have the products that ours have."""
+    cfg = dataclasses.replace(LLAMA, qkv_bias=True, o_bias=True)
+    params = noisy(cfg)
+    export.save(tmp_path / "m.gguf", params, cfg, TOK)
+    _, tensors = read(tmp_path / "m.gguf")
+    x = np.random.default_rng(1).standard_normal((1, 7, 32)).astype(np.float32)
+    cos, sin = llama.rotary_tables(cfg, np.arange(7), np.float32)
+
+    def theirs(name, n_head):
+        w, b = tensors[f"blk.0.{name}.weight"], tensors[f"blk.0.{name}.bias"]
+        q = gpt.split_heads(x @ w.T + b, n_head)                # (1,n_head,T,HS)
+        a, b = q[..., 0::2], q[..., 1::2]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+    block = gpt.block_params(params, 0)
+    turn = cos[None, None], sin[None, None]
+    for name, ours, n_head in (("attn_q", "attn.q", 4), ("attn_k", "attn.k", 2)):
+        want, _ = llama.heads_forward(x, block, ours, n_head, turn, cfg)
+        np.testing.assert_allclose(theirs(name, n_head), want, atol=1e-5)
+
+
+def test_qwens(tmp_path):
+    qwen2 = dataclasses.replace(LLAMA, rope_scaling=None, qkv_bias=True)
+    qwen3 = dataclasses.replace(LLAMA, rope_scaling=None, qk_norm=True)
+    for name, cfg, more in (("qwen2", qwen2, "attn_q.bias"),
+                            ("qwen3", qwen3, "attn_q_norm.weight")):
+        params = noisy(cfg)
+        export.save(tmp_path / "m.gguf", params, cfg, TOK, "q8_0")
+        keys, tensors = read(tmp_path / "m.gguf")
+        assert keys["general.architecture"] == name and f"{name}.rope.freq_base" in keys
+        assert f"blk.1.{more}" in tensors and "rope_freqs.weight" not in tensors
+        matrix = params["h.0.attn.q.weight"].T                  # the rows stay where they are
+        np.testing.assert_allclose(tensors["blk.0.attn_q.weight"], matrix, atol=0.005)
+    for cfg, message in (
+        (dataclasses.replace(LLAMA, qkv_bias=True), "does not scale the rotary positions of qwen2"),
+        (dataclasses.replace(qwen3, qkv_bias=True, o_bias=True), "qwen3 has no biases"),
+        (dataclasses.replace(LLAMA, o_bias=True), "no model of transformers has these together"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export.save(tmp_path / "n.gguf", noisy(cfg), cfg, TOK)
+    assert not (tmp_path / "n.gguf").exists()
+
+
+def test_the_tokenizer_of_qwen_is_exported(tmp_path):
+    """llama.cpp has its pattern, and leaves out its normal form."""
+    own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["qwen2"], TOK.special_tokens, "NFC")
+    assert export.pattern_of(own) == "qwen2"
+    own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["cl100k"], TOK.special_tokens)
+    assert export.pattern_of(own) == "llama-bpe"
+    own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["qwen2"], TOK.special_tokens, "NFKC")
+    with pytest.raises(ValueError, match="none that llama.cpp knows"):
+        export.pattern_of(own)

@@ -7,7 +7,7 @@ import pytest
 import bpe
 import gpt
 import sample
-from chat import fields, request
+from chat import fields, formats, request
 from serving import (  # noqa: F401
     ASK, CFG, CHAT, TEXTS, TOK, choices, post, run, server, texts,
 )
@@ -168,7 +168,7 @@ def test_no_user_text_becomes_a_control_token():
             if rng.random() < 0.1:
                 m["role"] = rng.choice(["system", "developer", "tool", text()])
         try:
-            checked = fields.messages_of({"messages": messages}, roomy, TOK)
+            checked = fields.messages_of({"messages": messages}, roomy, formats.Own(TOK))
             ids = sample.render_prompt(checked, TOK)
         except (ValueError, request.Refused):
             continue
@@ -251,8 +251,8 @@ NO_TEXT = "no text of the system or of a user"
     (("user", " "), NO_TEXT),
     (("user", None), NO_TEXT),
     (("assistant", "Welcome!"), NO_TEXT),
-    (("tool", "x"), "calculator of its own"),
-    (("function", "x"), "calculator of its own"),
+    (("tool", "x"), "call no tools of clients"),
+    (("function", "x"), "call no tools of clients"),
     (("critic", "x"), "role 'critic'"),
     ((None, "x"), "role None"),
 ])
@@ -266,7 +266,7 @@ def test_messages_that_are_none(server, message, says):
 def test_messages_with_something_missing(server):
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     for message, says in (
-        (call, "calculator of its own"),
+        (call, "call no tools of clients"),
         ({"role": "user"}, NO_TEXT),
         ({"content": "x"}, "role None"),
     ):

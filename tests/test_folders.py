@@ -229,7 +229,7 @@ def test_ten_losses_of_llmc():
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("model_type", "llama"),
+        ("model_type", "gptj"),
         ("activation_function", "gelu"),
         ("layer_norm_epsilon", 1e-6),
         ("scale_attn_weights", False),

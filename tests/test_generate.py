@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import bpe
 import sample
 from chat import generate
 from model import fast, llama
@@ -252,3 +253,14 @@ def test_llamas_write_what_the_plain_loop_writes(name):
     assert [reply.ids for reply in replies] == [reply.ids for reply in plain]
     for reply, other in zip(replies, plain):
         np.testing.assert_allclose(reply.logp, other.logp, atol=1e-9)
+
+
+@pytest.mark.parametrize("names, begin", [
+    (["<|im_end|>", "<|endoftext|>"], ["<|endoftext|>"]),
+    (["<|end_of_text|>", "<|begin_of_text|>"], ["<|begin_of_text|>"]),      # Llama 3
+    (["<\uff5cbegin\u2581of\u2581sentence\uff5c>"], ["<\uff5cbegin\u2581of\u2581sentence\uff5c>"]),
+    (["<s>"], []),
+])
+def test_what_stands_before_a_document(names, begin):
+    tokenizer = bpe.Tokenizer.train(["a text"], 270, special_tokens=names)
+    assert tokenizer.decode(generate.document_begin(tokenizer)) == "".join(begin)

@@ -99,7 +99,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False
       "end_of_word_suffix '</w>' is not supported"),
      (lambda content: (content["model"]["vocab"].pop("z"),
                        content["model"].update(byte_fallback=True)),
-      "byte_fallback True is not supported"),
+      "it is SentencePiece's (byte_fallback)"),
      (change(["pre_tokenizer", "add_prefix_space"], 1), "add_prefix_space 1 is not supported"),
      (change(["pre_tokenizer", "type"], "Metaspace"), "pre_tokenizer 'Metaspace' is not supported"),
      (change(["pre_tokenizer", "type"], "Whitespace"), "a pre_tokenizer with 0 times ByteLevel"),

@@ -10,9 +10,10 @@ import pytest
 import align
 import gpt
 from chat import judges
-from model import cores
+from model import cores, llama
 from model import parallel
 from conftest import check_grad
+from test_llama import random_params
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
 from test_stages import CFG, RNG, model
 
@@ -72,6 +73,34 @@ def test_a_reward_is_read_at_the_last_id():
         judges.score(judge, [[1] * 48, [1] * 49])
 
 
+@pytest.mark.parametrize("name", llama.EXAMPLES)
+def test_a_judge_of_the_other_family(name, tmp_path):
+    """Its files hold what it is, and its gradient is the measured one."""
+    cfg = dataclasses.replace(llama.EXAMPLES[name], vocab_size=TOK.n_vocab)
+    params = llama.init(cfg, 0, np.float32)
+    gpt.save(tmp_path, params, cfg)
+    TOK.save(tmp_path / "tokenizer.json")
+    params["score.weight"] = np.linspace(-1, 1, 8, dtype=np.float32)
+    for _ in range(2):                              # again, as when a run is killed at its end
+        judges.save(tmp_path, params, cfg, 0.5)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == [
+        {"Llama": "Llama", "Qwen 2": "Llama", "Qwen 3": "Qwen3"}[name] + "ForSequenceClassification"
+    ]
+    judge = judges.load(tmp_path)
+    assert judge.cfg == cfg and judge.bias == 0.5
+    assert all(np.array_equal(judge.params[key], params[key]) for key in params)
+
+    double = {**random_params(cfg), "score.weight": RNG.standard_normal(8)}
+    grads = parallel.Gradients(double, cfg)
+    rows = [[1, 2, 3], [4, 5]]
+    judges.add_gradient(SimpleNamespace(gradients=grads), double, cfg, rows,
+                        lambda rewards: (float(rewards @ rewards), 2 * rewards))
+    check_grad(lambda: float(np.sum(judges.raw_rewards(double, cfg, rows) ** 2)),
+               {key: (double[key], grads.sum[key]) for key in double if key != "lm_head.weight"},
+               n=2)
+
+
 def test_its_files(tmp_path):
     gpt.save(tmp_path, gpt.init(TINY, 0), TINY)
     TOK.save(tmp_path / "tokenizer.json")
@@ -80,7 +109,7 @@ def test_its_files(tmp_path):
     ):
         judges.load(tmp_path)
     params = {**gpt.init(TINY, 0), "score.weight": np.arange(32, dtype=np.float32)}
-    judges.save(tmp_path, params, 0.25)
+    judges.save(tmp_path, params, TINY, 0.25)
     judge = judges.load(tmp_path)
     assert judge.bias == 0.25 and all(np.array_equal(judge.params[k], params[k]) for k in params)
     assert json.loads((tmp_path / "config.json").read_text())["num_labels"] == 1

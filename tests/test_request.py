@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import pickle
 import random
 import re
 
@@ -355,3 +356,9 @@ def test_a_body_in_chunks(server):
         answer = connection.getresponse()
         assert answer.status == 200 and json.loads(answer.read())["choices"]
     connection.close()
+
+
+def test_a_refusal_goes_to_another_process_whole():
+    refused = request.Refused(405, "GET only", "path", "wrong", {"Allow": "GET"})
+    again = pickle.loads(pickle.dumps(refused))
+    assert str(again) == "GET only" and vars(again) == vars(refused)

@@ -2,10 +2,13 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import gc
 import gzip
 import http.client
 import json
+import os
+import pickle
 import random
 import signal
 import socket
@@ -14,6 +17,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 import weakref
 
 import pytest
@@ -22,6 +26,7 @@ import malformed
 import sample
 from chat import api, fields, generate, request, serve, served
 from conftest import ROOT
+from model import device
 from serving import (  # noqa: F401
     ASK, CHAT, GET, IN_CHUNKS, POST, TOK, choices, listed, post, post_bytes, raw, run,
     running, send, server, started, wait_for,
@@ -201,10 +206,16 @@ def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
         assert send(server, "GET", "/health")[0] == 500
 
 
-def test_a_reply_begun_is_finished_at_the_end(run):
-    """SIGTERM in the middle of a stream: the stream goes on to its end, then the server is gone."""
+@pytest.mark.parametrize("number, to", [
+    (signal.SIGTERM, os.kill),          # kill
+    (signal.SIGTERM, os.killpg),        # systemd sends it to the writer's process, too
+    (signal.SIGINT, os.killpg),         # and so does a terminal on Ctrl-C
+])
+def test_a_reply_begun_is_finished_at_the_end(run, number, to):
+    """A signal in the middle of a stream: it goes on to its end, then the server is gone."""
     words = [sys.executable, "-u", str(ROOT / "sample.py"), "serve", "--run", str(run)]
-    process = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True,
+                               start_new_session=True)
     line = process.stdout.readline()
     port = int(line.split("at http://127.0.0.1:")[1].split(";")[0])
     whole = []
@@ -215,7 +226,7 @@ def test_a_reply_begun_is_finished_at_the_end(run):
         answer = connection.getresponse()
         data = answer.read1(10)
         if end:
-            process.send_signal(signal.SIGTERM)
+            to(process.pid, number)
         *events, last, rest = (data + answer.read()).decode().split("\n\n")
         assert last == "data: [DONE]" and rest == ""
         deltas = [c["delta"] for event in events for c in json.loads(event[6:])["choices"]]
@@ -441,6 +452,16 @@ def test_much_work_is_not_in_the_way_of_chats(server):
         server.bulk.release()
         assert [one.result(20)[0] for one in waiting] == [200, 200, 404]
         server.bulk.acquire()
+
+
+def test_a_process_connects_to_the_gpu_before_it_uploads(monkeypatch):
+    called = []
+    gpu = types.SimpleNamespace(bf16=True)
+    monkeypatch.setattr(device, "connect", lambda dtype: called.append(dtype) or gpu)
+    monkeypatch.setattr(device, "upload", lambda *model, bf16: called.append((model, bf16)))
+    sent = pickle.loads(pickle.dumps(functools.partial(serve.uploaded, "bf16")))
+    sent("params", "cfg")
+    assert called == ["bf16", (("params", "cfg"), True)]
 
 
 @pytest.mark.parametrize("args, message", [

@@ -98,7 +98,10 @@ def test_nothing_waits_for_a_model_that_is_loaded(tmp_path, monkeypatch):
     server, load, go = started(tmp_path), sample.load_model, threading.Event()
     try:
         choices(server)
-        monkeypatch.setattr(sample, "load_model", lambda folder: go.wait(20) and load(folder))
+        def slowly(folder, **how):
+            return go.wait(20) and load(folder, **how)
+
+        monkeypatch.setattr(sample, "load_model", slowly)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             slow = pool.submit(post, server, TEXTS, {"prompt": "goat", "max_tokens": 2})
             wait_for(lambda: "base" in server.models.loading)
@@ -144,11 +147,11 @@ def loads(run, monkeypatch):
     """(server, names of the models that were loaded, an Event that lets all but sft be loaded)."""
     loaded, load, go = [], sample.load_model, threading.Event()
 
-    def slowly(folder):
+    def slowly(folder, **how):
         loaded.append(folder.name)
         if folder.name != "sft":
             assert go.wait(20)
-        return load(folder)
+        return load(folder, **how)
 
     monkeypatch.setattr(sample, "load_model", slowly)
     with running(run) as server:
@@ -187,8 +190,8 @@ def test_a_model_that_cannot_be_loaded_answers_all_who_wait(loads, monkeypatch):
     server, loaded, go = loads
     slowly = sample.load_model
 
-    def broken(folder):
-        slowly(folder)
+    def broken(folder, **how):
+        slowly(folder, **how)
         raise ValueError("half a model")
 
     waits, result = [], concurrent.futures.Future.result
@@ -214,14 +217,18 @@ def test_a_model_that_changes_all_the_time_still_answers(run, monkeypatch):
     """It is loaded at most once for a request, however often its files are written meanwhile."""
     times, loaded, load = iter(range(10**6)), [], sample.load_model
 
-    def noted(folder):
+    def noted(folder, **how):
         loaded.append(folder)
-        return load(folder)
+        return load(folder, **how)
 
     def signature(folder):
         return (("tokenizer.json", 0, 0, next(times)),)
 
     with running(run) as server:
+        monkeypatch.setattr(served, "signature", signature)
+        error = post(server, CHAT, ASK, 503)["error"]       # nothing older could answer
+        assert "is being written" in error["message"]
+        monkeypatch.undo()
         choices(server)
         monkeypatch.setattr(served, "signature", signature)
         monkeypatch.setattr(sample, "load_model", noted)

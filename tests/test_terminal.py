@@ -1,6 +1,8 @@
 """chat/terminal.py: completions and conversations as a user has them."""
 
+import dataclasses
 import io
+import itertools
 import json
 import os
 
@@ -9,10 +11,12 @@ import pytest
 
 import gpt
 import sample
-from chat import generate, models, terminal
-from model import fast
+from chat import formats, generate, models, served, terminal
+from model import bfloat16, fast, llama
 from conftest import run_main, run_script
 from small_talker import CFG, PARAMS, S, TOK, enc, scripted
+from test_formats import CHATML, OTHER, folder_of
+from test_llama import random_params
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +221,102 @@ def test_a_chat_begins_with_what_one_can_ask(model, monkeypatch, capsys):
         for path in tasks.iterdir():
             path.unlink()
         tasks.rmdir()
+
+
+# ------------------------------------------------------------------- models with a chat template
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    """A folder with the chat template of ChatML; its replies end with either of two tokens."""
+    folder = tmp_path_factory.mktemp("model")
+    cfg = gpt.Config(CFG.vocab_size, 256, 16, 2, 2)
+    gpt.save(folder, gpt.init(cfg, 0), cfg)
+    folder_of(folder, OTHER, chat_template=CHATML, eos_token="<|im_end|>")
+    end = OTHER.special_tokens["<|eot_id|>"]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end]}))
+    return folder
+
+
+def behind_the_prompt(monkeypatch, wanted):
+    """Make the model want these tokens behind every prompt, which ends with a line feed."""
+    (line_feed,), n = OTHER.encode_ordinary("\n"), itertools.count()
+
+    def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
+        nonlocal n
+        if tokens[0, -1] == line_feed:
+            n = itertools.count()
+        cache.length += tokens.shape[1] if n_new is None else n_new
+        logits = np.zeros((len(tokens), cfg.vocab_size), np.float32)
+        logits[:, wanted[next(n) % len(wanted)]] = 9.0
+        return logits if only_last else logits[:, None]
+
+    monkeypatch.setattr(fast, "decode", decode)
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|eot_id|>"])
+def test_thoughts_are_shown_apart(thinker, end, monkeypatch, capsys, tmp_path):
+    """The next prompt has the answer alone, by this template; the saved conversation has both."""
+    written = OTHER.encode(f"<think>So.</think>Hi!{end}", allowed_special="all")
+    behind_the_prompt(monkeypatch, written)
+    saved = tmp_path / "chats.jsonl"
+    lines = io.StringIO(f"who?\nwhy?\n/retry\n/save {saved}\n")
+    monkeypatch.setattr("sys.stdin", lines)
+    prompts, add = [], generate.Batch.add
+    monkeypatch.setattr(generate.Batch, "add", lambda self, given, *rest: (
+        prompts.append(OTHER.decode(given[0])) or add(self, given, *rest)))
+    sample.main(["chat", "--model", str(thinker), "--no-thinking"])
+    reply = "longhand> (thinks) So.\nlonghand> Hi!\n"
+    assert capsys.readouterr().out == f"you> who?\n{reply}you> why?\n{reply}" + (
+        f"you> /retry\n{reply}you> /save {saved}\n")
+    first = "<|im_start|>user\nwho?<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts[0] == first and prompts[1] == prompts[2] == (
+        first + "Hi!<|im_end|>\n<|im_start|>user\nwhy?<|im_end|>\n<|im_start|>assistant\n")
+    (row,) = map(json.loads, saved.read_text(encoding="utf-8").splitlines())
+    assert row["messages"][-1] == {
+        "role": "assistant", "content": "Hi!", "reasoning_content": "So."}
+
+
+def test_no_thinking_reaches_the_template(thinker, monkeypatch):
+    given = []
+    monkeypatch.setattr(formats, "plain_writer", lambda template: None)
+    monkeypatch.setattr(formats.jinja, "run_template", lambda template, variables: (
+        given.append(variables.get("enable_thinking")) or "x"))
+    scripted(monkeypatch, [OTHER.special_tokens["<|im_end|>"]])
+    for options in ([], ["--no-thinking"]):
+        sample.main(["chat", "--model", str(thinker), "--ask", "who?", *options])
+    assert given == [None] * 2 + [False] * 2
+
+
+def test_a_template_that_fails_is_one_line(thinker, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((thinker / name).read_bytes())
+    folder_of(tmp_path, OTHER, chat_template="{{ raise_exception('never') }}")
+    done = run_script("sample.py", "chat", "--model", tmp_path, "--ask", "who?")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "tokenizer_config.json: the chat template " in done.stderr.splitlines()[-1]
+
+
+def test_a_completion_ends_at_every_token_that_ends_a_text(thinker, monkeypatch, capsys):
+    end = OTHER.special_tokens["<|eot_id|>"]
+    scripted(monkeypatch, [0, *OTHER.encode_ordinary("Hi"), end, *OTHER.encode_ordinary("!")])
+    sample.main(["complete", "who", "--model", str(thinker)])
+    assert capsys.readouterr().out == "whoHi\n"
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen 3"])
+def test_weights_may_stay_in_bfloat16(name, tmp_path, capsys):
+    """--dtype bf16 writes what the widened weights write, on the terminal and served."""
+    cfg = dataclasses.replace(llama.EXAMPLES[name], vocab_size=TOK.n_vocab, n_positions=64)
+    params = {}
+    for key, p in random_params(cfg).items():
+        params[key] = bfloat16.narrow(p) if p.ndim == 2 else p.astype(np.float32)
+    gpt.save(tmp_path, params, cfg)
+    TOK.save(tmp_path / "tokenizer.json")
+    found = []
+    for dtype in ("float32", "bf16"):
+        args = ["the lamp", "--model", str(tmp_path), "--max-tokens", "9", "--seed", "2"]
+        run_main("sample.py", *args, "--dtype", dtype)
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] and len(found[0]) > len("the lamp")
+    kept = served.Models(folder=tmp_path, dtype="bfloat16")
+    assert isinstance(kept.writer_of(tmp_path).params["wte.weight"], bfloat16.Array)

@@ -1396,8 +1396,12 @@ class Served:
         return status_of(said), head.lower(), rest
 
     def rss_mb(self):
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        """Megabytes of memory of the server's processes."""
+        sizes = []
+        for pid in malformed.family(self.process):
+            status = Path(f"/proc/{pid}/status").read_text()
+            sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]))
+        return sum(sizes) / 1024
 
     def rows(self):
         """Replies that are being written or wait."""

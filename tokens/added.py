@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from tokens.patterns import SlowPattern, check_pattern, in_time, match_spans
+from tokens.patterns import (SlowPattern, bytes_of, check_pattern, finder, in_time,
+                             match_spans)
 
 
 class Flags(NamedTuple):
@@ -83,6 +84,8 @@ class Added:
     def __init__(self, special_tokens, words, flags, normalize):
         self.special_tokens, self.words = frozenset(special_tokens), words
         self.flags, self.normalize = flags, normalize
+        self.left_out = b"".join(step.data.encode("latin-1") for step in steps_of(normalize)
+                                 if isinstance(step, LeaveOut))
         # {name: its id, (1,) uint32}; None, at the end of a text, has no id.
         self.token_of = {None: NO_TOKEN}
         for name, i in (special_tokens | words).items():
@@ -110,14 +113,13 @@ class Added:
     def encode(self, tokenizer, texts, n_threads, allowed_special, disallowed_special):
         """[str] -> [(n,) uint32]: the text between added tokens is all encoded together."""
         allowed = self.allowed(texts, allowed_special, disallowed_special)
-        encoder = tokenizer.encoder
         try:
             if not allowed and not self.words:
                 texts = [normalized(self.normalize, well_formed(text)) for text in texts]
-                return encoder.encode(texts, n_threads)
+                return self.encode_ordinary(tokenizer, texts, n_threads)
             each = [list(self.between(text, allowed)) for text in texts]
             ordinary = [text for parts in each for text, _ in parts]
-            ordinary = iter(encoder.encode(ordinary, n_threads))
+            ordinary = iter(self.encode_ordinary(tokenizer, ordinary, n_threads))
         except SlowPattern as error:
             raise ValueError(f"{tokenizer.name}: {error}" if tokenizer.name else error) from None
         found = []
@@ -127,6 +129,24 @@ class Added:
                 ids += [next(ordinary), token]
             found.append(np.concatenate(ids))
         return found
+
+    def encode_ordinary(self, tokenizer, texts, n_threads):
+        """[normalised str] -> [(n,) uint32], without the bytes that have no token (LeaveOut)."""
+        odd = {i for i, text in enumerate(texts) if self.left_out and self.bare(text.encode())[1]}
+        usual = ["" if i in odd else text for i, text in enumerate(texts)]
+        found = tokenizer.encoder.encode(usual, n_threads)
+        for i in odd:
+            ids = []
+            for piece in finder(tokenizer.pattern)(texts[i]):
+                data, _ = self.bare(bytes_of(piece, tokenizer.pattern))
+                ids += tokenizer.encoder.encode_piece(data) if data else []
+            found[i] = np.array(ids, np.uint32)
+        return found
+
+    def bare(self, data):
+        """(bytes without those that have no token, how many these were)."""
+        left = data.translate(None, self.left_out)
+        return left, len(data) - len(left)
 
     def names_to_find(self, allowed):
         """(Names to find in a text as it is, {normalised name: name} to find in the rest)."""
@@ -180,7 +200,7 @@ def is_inside_word(text, begin, end):
 
 # ---- normal forms --------------------------------------------------------------------------------
 
-# The steps of normalising: one of UNICODE_FORMS, LOWERCASE, or one of these three.
+# The steps of normalising: one of UNICODE_FORMS, LOWERCASE, or one of these four.
 
 
 class Replace(NamedTuple):
@@ -200,6 +220,15 @@ class Strip(NamedTuple):
     strip_right: bool
 
 
+class LeaveOut(NamedTuple):
+    """Bytes that have no token in a byte-level vocabulary are left out of each piece.
+
+    In SmolLM 2's these are 4, 6, 19, 20, 22, 29, 241 and 242. It changes no text: texts are cut
+    with these bytes. Each is given as the character of its number.
+    """
+    data: str
+
+
 UNICODE_FORMS, LOWERCASE = ("NFC", "NFD", "NFKC", "NFKD"), "Lowercase"
 MOST_GROWTH = 20            # times the length of a text; a character has at most 18 in NFKD
 # Unicode's White_Space, which is what \s matches.
@@ -207,15 +236,20 @@ WHITE = "".join(filter(regex.compile(r"\s").match, map(chr, range(0x3001))))
 MANY_MARKS = regex.compile(r"\p{M}{32,}")
 
 
+def steps_of(normalize):
+    """A tuple of the steps in None, one step or a tuple of steps."""
+    if type(normalize) is tuple:                            # a step such as Replace is a tuple too
+        return normalize
+    return (normalize,) if normalize else ()
+
+
 def normalized(steps, text):
     """The text after all steps; SlowPattern if it grows beyond all use.
 
     steps: None, one step or a tuple of steps.
     """
-    if type(steps) is not tuple:                            # a step such as Replace is a tuple too
-        steps = (steps,) if steps else ()
     limit = MOST_GROWTH * (len(text) + 100)
-    for step in steps:
+    for step in steps_of(steps):
         text = after_step(step, text)
         if len(text) > limit:
             raise SlowPattern(f"normalised, a text is more than {MOST_GROWTH} times as long")
@@ -235,6 +269,8 @@ def after_step(step, text):
     if isinstance(step, Strip):
         text = text.lstrip(WHITE) if step.strip_left else text
         return text.rstrip(WHITE) if step.strip_right else text
+    if isinstance(step, LeaveOut):
+        return text
     if step == LOWERCASE:           # Python makes a final sigma of a sigma at the end of a word
         return text.replace("\u03a3", "\u03c3").lower()
     return normal_form(step, text)

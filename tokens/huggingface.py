@@ -19,7 +19,8 @@ import regex
 import bpe
 from run import disk
 from run.disk import distinct
-from tokens.added import LOWERCASE, UNICODE_FORMS, Flags, Prepend, Replace, Strip
+from tokens.added import (LOWERCASE, UNICODE_FORMS, Flags, LeaveOut, Prepend, Replace, Strip,
+                          steps_of)
 from tokens.encoder import merge
 from tokens.patterns import (BEHAVIORS, BYTE_TO_CHARACTER, PATTERNS, SPACED, SPELLED, Split,
                              check_pattern, finder, from_oniguruma, shown, to_bytes, to_characters)
@@ -416,13 +417,14 @@ def json_cut(pattern):
 
 
 def json_normalizer(step):
-    """The normalizer of None, a step or a tuple of steps."""
-    if step is None:
+    """The normalizer of None, a step or a tuple of steps. LeaveOut follows from vocab."""
+    if step is None or isinstance(step, LeaveOut):
         return None
     if isinstance(step, str):
         return {"type": step}
     if type(step) is tuple:
-        return {"type": "Sequence", "normalizers": list(map(json_normalizer, step))}
+        found = list(filter(None, map(json_normalizer, step)))
+        return {"type": "Sequence", "normalizers": found} if found else None
     part = {"type": type(step).__name__, **step._asdict()}
     if "pattern" in part:
         part["pattern"] = {"Regex": part["pattern"]}
@@ -459,12 +461,18 @@ def read_json(path):
     content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=distinct)
     model = content["model"]
     require({"type": model.get("type") or "BPE"}, {"type": ["BPE"]})
-    pattern = read_cut(content["pre_tokenizer"])
-    normalize = read_normalizer(content.get("normalizer"))
     vocab = model["vocab"]
     rest = dict(model)
     if all(character in vocab for character in BYTE_TO_CHARACTER.values()):
         rest |= {"unk_token": None, "byte_fallback": False}     # with all bytes, none is unknown
+    if rest.get("byte_fallback"):
+        raise ValueError("it is SentencePiece's (byte_fallback), as Llama 2's: its tokens are made "
+                         "of characters, and only byte-level BPE is read here")
+    pattern = read_cut(content["pre_tokenizer"])
+    normalize = read_normalizer(content.get("normalizer"))
+    lacking = "".join(chr(b) for b in range(256) if BYTE_TO_CHARACTER[b] not in vocab)
+    if lacking and pattern != PATTERNS["characters"]:           # there an unknown one is an error
+        normalize = (*steps_of(normalize), LeaveOut(lacking))
     require(rest | {"type": "BPE"}, JSON_MODEL)
     if not isinstance(model["merges"], list):
         raise ValueError(f"merges is {str(model['merges'])[:60]!r}, expected a list")

@@ -405,12 +405,17 @@ def reply(port, i):
 
 
 def server_used(process):
-    """{"seconds", "mb"} of a running process: processor time, peak memory."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    peak = status.partition("VmHWM:")[2].split()[0]
-    ticks = int(fields[11]) + int(fields[12])               # in user mode, in the kernel
-    return {"seconds": ticks / os.sysconf("SC_CLK_TCK"), "mb": int(peak) / 1024}
+    """{"seconds", "mb"} of a running server's processes: processor time, peak memory."""
+    import malformed
+
+    used = {"seconds": 0.0, "mb": 0.0}
+    for pid in malformed.family(process):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])           # in user mode, in the kernel
+        used["seconds"] += ticks / os.sysconf("SC_CLK_TCK")
+        peak = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        used["mb"] += int(peak) / 1024
+    return used
 
 
 def clients_ours(n):

@@ -61,14 +61,22 @@ def ask(port, body, leave_after=None):
 
 
 def memory_mb(process):
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    """Megabytes of memory of the server's processes."""
+    sizes = []
+    for pid in malformed.family(process):
+        status = Path(f"/proc/{pid}/status").read_text()
+        sizes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]))
+    return sum(sizes) / 1024
 
 
 def processor_s(process):
-    """Processor seconds of a process."""
-    behind_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor seconds of each of the server's processes; the first has the connections."""
+    seconds = []
+    for pid in malformed.family(process):
+        behind_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(behind_name[11]) + int(behind_name[12])
+        seconds.append(ticks / os.sysconf("SC_CLK_TCK"))
+    return seconds
 
 
 def longest_gap_ms(model, n_long, n_rows=32):
@@ -138,12 +146,13 @@ def main():
         found, errors = clients(port, 1, args.seconds / 4, 1, leave=0)
         one = sum(tokens for *_, tokens in found) / (args.seconds / 4)
         clients(port, 64, 3, 2)
-        begin_mb, server_s, own_s = memory_mb(process), processor_s(process), time.process_time()
+        begin_mb, begin_s, own_s = memory_mb(process), processor_s(process), time.process_time()
         found, more = clients(port, 64, args.seconds, 3)
         errors += more
         stayed = [answer for answer in found if answer[1] is not None]
         n_tokens = sum(tokens for *_, tokens in stayed)
-        server_s, own_s = processor_s(process) - server_s, time.process_time() - own_s
+        own_s = time.process_time() - own_s
+        server_s = [end - begin for begin, end in zip(begin_s, processor_s(process))]
         many = n_tokens / args.seconds
         time.sleep(1)
         end_mb = memory_mb(process)
@@ -155,8 +164,9 @@ def main():
           f"{len(stayed):,} texts differ from those written alone")
     print(f"{many:,.0f} tokens a second, one client alone {one:,.0f}: {many / one:.1f} times; "
           f"memory {begin_mb:.0f} MB, at the end {end_mb:.0f}")
-    print(f"processor seconds for 1,000 tokens: {1000 * server_s / n_tokens:.3f} of the server, "
-          f"{1000 * own_s / n_tokens:.3f} of its clients")
+    whole_s, front_s, own_s = (1000 * s / n_tokens for s in (sum(server_s), server_s[0], own_s))
+    print(f"processor seconds for 1,000 tokens: {whole_s:.3f} of the server ({front_s:.3f} of them "
+          f"for connections), {own_s:.3f} of its clients")
     model = sample.load_model(args.model)
     for n_long in (0, 1, 4):
         print(f"longest gap between tokens of 32 rows when {n_long} long prompts come: "

@@ -133,7 +133,7 @@ def test_reward_model(folder, tmp_path):
     params["score.weight"] = RNG.standard_normal(CFG.n_embd).astype(np.float32)
     folders.save_config(tmp_path, CFG)
     TOK.save(tmp_path / "tokenizer.json")
-    judges.save(tmp_path, params, 0.0)
+    judges.save(tmp_path, params, CFG, 0.0)
     model = theirs(tmp_path, transformers.GPT2ForSequenceClassification)
     model.config.pad_token_id = TOK.eot_token
     lengths = [9, 5, 7, 9]

@@ -1,15 +1,18 @@
-"""chat/export.py's files in the reader of the gguf package, and in llama.cpp.
+"""chat/export.py's files in the reader of the gguf package, in transformers and in llama.cpp.
 
 llama.cpp's package for Python, llama-cpp-python, has to be compiled: its tests skip without it.
 """
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
 import bpe
 import gpt
 from chat import export, generate
+from model import llama
 from test_export import dequantize
 
 TEXT = "the lamp is lit, said the goat.\n\nuser assistant  0 12 345 6789 I'll naïve 你好 😉 \t x"
@@ -38,7 +41,7 @@ def test_the_gguf_packages_reader(model, tmp_path, kind):
     assert field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
     assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size
     assert field("tokenizer.chat_template")
-    ours, kinds = export.tensors_of(params, cfg), set()
+    ours, kinds = dict(export.tensors_of(params, cfg)), set()
     assert {t.name for t in reader.tensors} == set(ours)
     for t in reader.tensors:
         kinds.add(t.tensor_type.name)
@@ -50,7 +53,7 @@ def test_the_gguf_packages_reader(model, tmp_path, kind):
     assert kinds == {"F32"} | ({"Q8_0"} if kind == "q8_0" else set())
 
 
-def llama(path):
+def llama_cpp(path):
     package = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     return package.Llama(str(path), n_ctx=128, n_threads=2, verbose=False, type_k=0, type_v=0)
 
@@ -76,7 +79,7 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
     """
     params, cfg, tok = model
     export.save(tmp_path / "m.gguf", *model, kind)
-    theirs = llama(tmp_path / "m.gguf")
+    theirs = llama_cpp(tmp_path / "m.gguf")
     ids = tok.encode_ordinary(TEXT)
     assert theirs.tokenize(TEXT.encode(), add_bos=False, special=False) == ids
     params = rounded(params) if kind == "q8_0" else params
@@ -93,7 +96,35 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
         said.append(int(logits[:tok.n_vocab].argmax()))
         theirs.eval([said[-1]])
     export.save(tmp_path / "base.gguf", *model, kind, name="base")
-    begun = llama(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False)
+    begun = llama_cpp(tmp_path / "base.gguf").tokenize(TEXT.encode(), add_bos=True, special=False)
     assert begun == [tok.eot_token, *ids]
     n = 50 if kind == "f32" else 10
     assert said[:n] == want.ids[:n]
+
+
+LLAMAS = {
+    "llama": llama.Config(330, 128, 64, 2, 4, 2, 16, 96, 1e-6, 5e5, tied=False),
+    "one key head, tied": llama.Config(330, 128, 64, 2, 4, 1, 16, 96),
+    "wide heads": llama.Config(330, 128, 64, 2, 4, 2, 32, 96),
+    "qwen2": llama.Config(330, 128, 64, 2, 4, 2, 16, 96, 1e-6, 1e6, qkv_bias=True),
+    "qwen3": llama.Config(330, 128, 64, 2, 4, 2, 128, 96, 1e-6, 1e6, qk_norm=True, tied=False),
+}
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_transformers_opens_our_llamas(model, tmp_path, name):
+    """transformers reads GGUF files, and puts the channels of a llama back as they were.
+
+    It takes qwen3's heads of 128 channels for granted, and does not read rope_freqs.
+    """
+    cfg, rng = LLAMAS[name], np.random.default_rng(0)
+    params = llama.init(cfg, 0)
+    for p in params.values():
+        p += 0.1 * rng.standard_normal(p.shape, np.float32)
+    export.save(tmp_path / "m.gguf", params, cfg, model[2])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf")
+    tokens = rng.integers(0, cfg.vocab_size, (2, 50))
+    with torch.no_grad():
+        want = theirs(torch.tensor(tokens)).logits.numpy()
+    ours, _ = llama.forward(params, cfg, tokens)
+    assert np.abs(ours - want).max() < 1e-5 * np.abs(want).max()

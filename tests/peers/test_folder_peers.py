@@ -139,7 +139,7 @@ def test_a_reward_models_padding(tmp_path):
     """transformers reads the reward at the last token that is no padding: <|im_end|>, as we do."""
     resume.save_description(tmp_path, CFG, TOK, "<|im_end|>")
     score = np.random.default_rng(0).standard_normal(CFG.n_embd).astype(np.float32)
-    judges.save(tmp_path, {**PARAMS, "score.weight": score}, 0.0)
+    judges.save(tmp_path, {**PARAMS, "score.weight": score}, CFG, 0.0)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["pad_token_id"] == TOK.eot_token
     rows = []

@@ -19,6 +19,7 @@ import sample
 from chat import generate
 from chromium import browser  # noqa: F401  a fixture
 from serving import running
+from test_formats import CHATML, OTHER, folder_of
 from web import toyweb
 
 TEXT = ("the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8 9 "
@@ -26,6 +27,7 @@ TEXT = ("the lamp is lit, said the goat. user assistant system 0 1 2 3 4 5 6 7 8
 TOK = bpe.Tokenizer.train([TEXT] * 4, 330)
 CFG = gpt.Config(TOK.n_vocab, 256, 16, 2, 2)
 WHO = {"role": "user", "content": "Who?"}
+CHATML_WHO = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def log_row(step, loss, **more):
@@ -113,13 +115,13 @@ def replies(page):
 @pytest.fixture
 def slowly(monkeypatch):
     """Every token takes a twentieth of a second."""
-    read = generate.Batch.read
+    read = generate.Batch._read
 
     def late(self):
         time.sleep(0.05)
         return read(self)
 
-    monkeypatch.setattr(generate.Batch, "read", late)
+    monkeypatch.setattr(generate.Batch, "_read", late)
 
 
 # -------------------------------------------------------------------------------------------- chat
@@ -175,19 +177,24 @@ def scripted(run, messages, reply):
     """A run whose sft model writes a reply, a list of tokens, behind any prompt as long as that of
     the messages.
     """
-    width, length = 96, len(sample.render_prompt(messages, TOK))
-    cfg = gpt.Config(TOK.n_vocab, 256, width, 1, 4)
+    scripted_model(run / "sft", len(sample.render_prompt(messages, TOK)), reply, TOK)
+    TOK.save(run / "sft/tokenizer.json")
+
+
+def scripted_model(folder, length, reply, tokenizer):
+    """The files of a model that writes a reply behind any prompt of so many tokens."""
+    width = 96
+    cfg = gpt.Config(tokenizer.n_vocab, 256, width, 1, 4)
     params, rng = gpt.init(cfg, 0), np.random.default_rng(0)
     for name in params:
         if name.startswith("h.") and "ln" not in name:
             params[name][...] = 0
-    embedding = rng.standard_normal((TOK.n_vocab, width)).astype(np.float32)
+    embedding = rng.standard_normal((tokenizer.n_vocab, width)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     positions = np.zeros((256, width), np.float32)
     positions[length - 1:length - 1 + len(reply)] = 30 * embedding[reply]
     params["wte.weight"], params["wpe.weight"], params["ln_f.weight"][...] = embedding, positions, 4
-    gpt.save(run / "sft", params, cfg)
-    TOK.save(run / "sft/tokenizer.json")
+    gpt.save(folder, params, cfg)
 
 
 def test_a_text_like_a_call_stays_text(page, tmp_path):
@@ -228,6 +235,38 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
         page.press("#question", "Enter")
         idle(page)
         assert sent[2] == sent[3] == sent[1]
+
+
+def test_thoughts_are_folded(page, tmp_path):
+    """They go back to the model apart from the answer: its template decides about them."""
+    reply = OTHER.encode("<think>\nA lamp?\n</think>\n\nHi.<|im_end|>", allowed_special="all")
+    length = len(OTHER.encode(CHATML_WHO, allowed_special="all"))
+    scripted_model(tmp_path / "sft", length, reply, OTHER)
+    folder_of(tmp_path / "sft", OTHER, chat_template=CHATML, eos_token="<|im_end|>")
+    sent = []
+
+    def note(request):
+        if request.url.endswith("/completions"):
+            sent.append(request.post_data_json["messages"])
+
+    page.on("request", note)
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/")
+        page.click("summary")
+        page.fill("#temperature", "0")
+        page.fill("#max_tokens", "60")
+        ask(page, "Who?")
+        idle(page)
+        thoughts = replies(page).locator("details")
+        assert thoughts.get_attribute("open") is None
+        assert replies(page).inner_text().split() == ["thoughts", "Hi."]
+        thoughts.locator("summary").click()
+        assert "A lamp?" in thoughts.inner_text()
+        ask(page, "Who?")
+        idle(page)
+    said = {"role": "assistant", "content": [{"type": "text", "text": "Hi."}],
+            "reasoning_content": "A lamp?"}
+    assert sent == [[WHO], [WHO, said, WHO]]
 
 
 def test_a_call_that_is_stopped_is_none(page, tmp_path, slowly):

@@ -1,0 +1,368 @@
+"""formats.py: how the messages of a chat become the tokens that a model reads, and what ends them.
+
+    Own         of models made here: sample.render, and <|im_end|>
+    Template    of models of others, by the chat template that lies beside the model
+
+A chat template is a program in Jinja, which chat/jinja.py renders with the package jinja2. Two
+templates are so common that they are written out below, in Python, and need no jinja2: ChatML, of
+SmolLM 2, Qwen 2 and many others, and Llama 3's.
+
+    [{"role": "user", "content": "Hi"}]   in ChatML:    <|im_start|>user
+                                                        Hi<|im_end|>
+                                                        <|im_start|>assistant
+
+The names of special tokens in the text become these tokens, wherever they stand. So a user can type
+one, as in transformers; in the format of models made here he cannot. The text has all special
+tokens that the model is to see, and nothing is put in front of it: the first token of a text,
+<|begin_of_text|>, twice is a common mistake.
+
+Sources: transformers 5 (tokenization_utils_base.py); OpenAI's ChatML; Meta's Llama 3.
+"""
+
+import functools
+import re
+from pathlib import Path
+
+import sample
+from chat import jinja, thinking
+from run import disk
+from tokens import huggingface
+
+
+class Own:
+    """The format of models made here (sample.render).
+
+    ends: the tokens that end a reply. ValueError if the vocabulary lacks a token that chats need.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    @property
+    def ends(self):
+        """The tokens that end a reply."""
+        return frozenset([sample.special(self.tokenizer, "<|im_end|>")])
+
+    def prompt(self, messages, /, **_):
+        """The ids of a conversation up to the place where the next reply begins.
+
+        A reply that has "ids" stands in it as the very tokens that were written: its text, encoded
+        anew, could give others. The options of templates change nothing here.
+        """
+        if not any("ids" in m for m in messages):
+            return sample.render_prompt(messages, self.tokenizer)
+        ids, begin = [], sample.head_of("assistant", self.tokenizer)
+        for m in messages:
+            written = m.get("ids")
+            ids += begin + written if written else sample.render([m], self.tokenizer)[0]
+        return ids + begin
+
+    def content(self, prompt, ids):
+        """What a message of the assistant has for the tokens of a reply: "content" and "ids".
+
+        A reply without a text has a space, since every message of ours has some content. One that
+        was cut off is ended.
+        """
+        end = [] if ids[-1] in self.ends else list(self.ends)
+        return {"content": sample.reply_parts(ids, self.tokenizer) or " ", "ids": ids + end}
+
+    def thinking(self, prompt):
+        """A thinking.Thinking for the reply to a prompt; None, since no thoughts are marked."""
+        return None
+
+
+class Template:
+    """The format of a model that brings a chat template.
+
+    path        the file it stands in
+    templates   {name: template}: "default", and "tool_use" for conversations with tools
+    special     the tokens that a template may name, such as {"bos_token": "<|begin_of_text|>"}
+    ends        the tokens that end a reply
+    """
+
+    def __init__(self, path, templates, special, tokenizer, ends):
+        self.path, self.templates, self.special = path, templates, special
+        self.tokenizer, self.ends = tokenizer, frozenset(ends)
+
+    def text(self, messages, tools=None, /, add_generation_prompt=True, **options):
+        """What transformers' apply_chat_template(tokenize=False) returns; ValueError if it fails.
+
+        options: further variables of the template, such as enable_thinking of Qwen 3's.
+        """
+        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+            raise ValueError(f"expected a list of messages, got {str(messages)[:60]!r}")
+        if not messages:
+            raise ValueError("a conversation without any message")
+        if not self.templates:
+            raise ValueError(f"{self.path}: has no chat template, so this is no assistant; a base "
+                             "model goes on from a text: python sample.py TEXT --model FOLDER")
+        name = "default" if tools is None or "tool_use" not in self.templates else "tool_use"
+        if name not in self.templates:
+            raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "
+                             f"and none of them is named default")
+        template = self.templates[name]
+        variables = {**self.special, **options, "tools": tools, "documents": None,
+                     "add_generation_prompt": add_generation_prompt}
+        try:
+            plain = plain_writer(template)
+            if plain:
+                return plain(prepared(messages), variables)
+            return rendered(template, messages, variables)
+        except ValueError as e:
+            raise ValueError(f"{self.path}: the chat template {e}") from None
+
+    def prompt(self, messages, tools=None, /, **options):
+        """The ids of a conversation up to the place where the next reply begins."""
+        if messages and messages[-1].get("role") == "assistant":
+            raise ValueError("the last message is the assistant's: there is nothing to reply to")
+        text = self.text(messages, tools, **options)
+        return self.tokenizer.encode(text, allowed_special="all")
+
+    def content(self, prompt, ids):
+        """What a message of the assistant has for the tokens of a reply.
+
+        "content", and if there are thoughts also "reasoning_content", which templates read.
+        """
+        text = sample.reply_text(ids, self.tokenizer)
+        thoughts, answer = self.thinking(prompt).put(text, ended=True)
+        return {"content": answer, **({"reasoning_content": thoughts} if thoughts else {})}
+
+    def thinking(self, prompt):
+        """A thinking.Thinking for the reply to a prompt. The prompt may end with <think>."""
+        end = self.tokenizer.decode(prompt[-8:])
+        return thinking.Thinking(begun=end.rstrip().endswith(thinking.BEGIN))
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+REASONING = ("reasoning_content", "thinking", "reasoning")      # names for the thoughts of a reply
+
+
+def prepared(messages, kept=False):
+    """The messages as transformers 5 hands them to a template.
+
+    null is as good as nothing, unless it is kept. Thoughts are there by the name reasoning_content,
+    and thinking, whichever name they came by. "ids" are ours.
+    """
+    found = []
+    for m in messages:
+        m = {key: value for key, value in m.items() if key != "ids" and (kept or value is not None)}
+        thoughts = [m[name] for name in REASONING if m.get(name) is not None]
+        if thoughts:
+            m = {"thinking": thoughts[0], **m, "reasoning_content": thoughts[0]}
+        found.append(m)
+    return found
+
+
+def rendered(template, messages, variables):
+    """The text of a template in Jinja; ValueError if it fails.
+
+    DeepSeek V3's, written for transformers 4, asks whether the content of a call is null. In
+    transformers 5 null is as good as nothing, and the template fails. So where it fails by a
+    missing value, the nulls are handed over.
+    """
+    try:
+        return jinja.run_template(template, {**variables, "messages": prepared(messages)})
+    except jinja.Failed as e:
+        with_null = prepared(messages, kept=True)
+        if e.kind != "UndefinedError" or with_null == prepared(messages):
+            raise
+    return jinja.run_template(template, {**variables, "messages": with_null})
+
+
+# ---------------------------------------------------------------------------- written out in Python
+#
+# A template is known if its tags are those of one of these. White space that is not rendered makes
+# no difference, nor do the kind of quotation marks, and message.role for message['role']. Nothing
+# but such white space may stand between the tags.
+
+ASKED = "{% if add_generation_prompt %}"
+CHATML = (
+    "{% for message in messages %}SYSTEM"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}" + ASKED + "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# What a conversation without a message of the system begins with, in some. Its text may be any.
+CHATML_SYSTEM = (
+    "{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\n<|im_end|>\n' }}{% endif %}"
+)
+LLAMA3 = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' %}"
+    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
+    "{% endfor %}" + ASKED + "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+# Without effect here: the variable is always defined.
+DEFINED = (
+    "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
+    "{% endif %}"
+)
+TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
+TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
+SYSTEM = re.compile(r"(?<='<\|im_start\|>system\\n)(?:[^'\\]|\\n)*(?=<\|im_end\|>\\n'\}\})")
+
+
+def is_unseen(text, before, behind):
+    """Whether nothing is rendered of a text between two tags.
+
+    White space beside a - is not, nor are a line feed behind a block and the spaces before one.
+    """
+    if not text or text.isspace() and (before[-3:-2] == "-" or behind[2:3] == "-"):
+        return True
+    ends = before.endswith("%}") and (behind.startswith("{%") or not behind)
+    return bool(ends and re.fullmatch(r"\n[ \t]*", text))
+
+
+def spelled(tag):
+    """A tag in one spelling: {{- "a" + message.role }} as {{'a'+message['role']}}."""
+    tag = re.sub(r"^(\{.)-|-(.\})$", r"\1\2", tag)
+    found = []
+    for token in TOKEN.findall(tag):
+        if token[0] not in "'\"":
+            token = re.sub(r"\.(role|content)\b", r"['\1']", token)
+        elif "'" not in token[1:-1]:
+            token = "'" + token[1:-1].replace("\n", "\\n") + "'"
+        found.append(token)
+    return "".join(found)
+
+
+def canonical(template):
+    """The tags of a template in one spelling; "" if anything is rendered between them."""
+    texts, tags = TAG.split(template)[::2], TAG.split(template)[1::2]
+    for text, before, behind in zip(texts, ["", *tags], [*tags, ""]):
+        if not is_unseen(text, before, behind):
+            return ""
+    return "".join(map(spelled, tags))
+
+
+@functools.lru_cache(16)
+def plain_writer(template):
+    """The function that writes what a template does, from messages and variables, or None."""
+    tags = canonical(template).removeprefix(canonical(DEFINED))
+    if tags == canonical(LLAMA3):
+        return llama3
+    system = SYSTEM.search(tags)
+    if tags == canonical(CHATML.replace("SYSTEM", "")):
+        return chatml
+    if SYSTEM.sub("", tags) == canonical(CHATML.replace("SYSTEM", CHATML_SYSTEM)):
+        return functools.partial(chatml, system=system[0].replace("\\n", "\n"))
+    return None
+
+
+def text_in(message, key, default=None):
+    """A text in a message; ValueError if it has none."""
+    text = message.get(key, default)
+    if not isinstance(text, str):
+        raise ValueError(f"needs a text as the {key} of a message, got {str(message)[:60]!r}")
+    return text
+
+
+def chatml(messages, variables, system=None):
+    """A conversation in ChatML. system: what it begins with if it has no message of the system."""
+    parts = []
+    if system is not None and messages[0].get("role") != "system":
+        parts.append(f"<|im_start|>system\n{system}<|im_end|>\n")
+    for m in messages:
+        parts.append(f"<|im_start|>{text_in(m, 'role')}\n{text_in(m, 'content')}<|im_end|>\n")
+    if variables["add_generation_prompt"]:
+        parts.append("<|im_start|>assistant\n")
+    return "".join(parts)
+
+
+def llama3(messages, variables):
+    """A conversation in Llama 3's format. A message without content counts as an empty one."""
+    parts = [text_in(variables, "bos_token")]
+    for m in messages:
+        text = text_in(m, "content", "").strip()
+        parts.append(f"<|start_header_id|>{text_in(m, 'role')}<|end_header_id|>\n\n")
+        parts.append(f"{text}<|eot_id|>")
+    if variables["add_generation_prompt"]:
+        parts.append("<|start_header_id|>assistant<|end_header_id|>\n\n")
+    return "".join(parts)
+
+
+# ----------------------------------------------------------------------------------------- folders
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def json_beside(folder, name):
+    """The object in a JSON file of a folder; {} without that file."""
+    path = Path(folder) / name
+    return disk.read_json(path) if path.exists() else {}
+
+
+def templates_of(folder):
+    """(the file, {name: template}) of a folder.
+
+    Files of their own come before what stands in tokenizer_config.json: a template, or a list of
+    named ones.
+    """
+    folder = Path(folder)
+    path, found = folder / "chat_template.jinja", {}
+    if path.exists():
+        found["default"] = path.read_text(encoding="utf-8")
+    for more in sorted(folder.glob("additional_chat_templates/*.jinja")):
+        found[more.stem] = more.read_text(encoding="utf-8")
+    if found:
+        return path, found
+    path = folder / "tokenizer_config.json"
+    given = json_beside(folder, path.name).get("chat_template")
+    if not given:
+        return path, {}
+    if isinstance(given, str):
+        return path, {"default": given}
+    try:
+        found = {str(one["name"]): one["template"] for one in given}
+    except (TypeError, KeyError):
+        found = {"default": None}
+    if not all(isinstance(template, str) for template in found.values()):
+        raise ValueError(f"{path}: chat_template is {str(given)[:60]!r}, expected a text or a list "
+                         f"of named ones")
+    return path, found
+
+
+def special_names(folder):
+    """{"bos_token": its name, ...}: the special tokens that a template may name."""
+    config = json_beside(folder, "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:        # as older folders are
+        config = config | json_beside(folder, "special_tokens_map.json")
+    found = {}
+    for key in NAMED:
+        token = config.get(key)
+        name = token.get("content") if isinstance(token, dict) else token
+        if isinstance(name, str):
+            found[key] = name
+    return found
+
+
+def end_tokens(folder, tokenizer):
+    """The tokens that end a text or a reply: all that any file of the folder names.
+
+    eos_token_id is a number or a list. Llama 3.1's is [128001, 128008, 128009], the ends of a text,
+    of a call and of a message.
+    """
+    found = {tokenizer.special_tokens.get(special_names(folder).get("eos_token"))} - {None}
+    for name in ("generation_config.json", "config.json"):
+        given = json_beside(folder, name).get("eos_token_id")
+        several = given if isinstance(given, list) else [given]
+        if not all(type(i) is int or i is None for i in several):
+            raise ValueError(f"{Path(folder) / name}: eos_token_id is {str(given)[:60]!r}, "
+                             f"expected the number of a token or a list of such")
+        found |= {i for i in several if i is not None}
+    return found
+
+
+def load(folder, tokenizer):
+    """The format of the chats of a model: Own or Template.
+
+    It is ours if the vocabulary has all tokens of our chats, whatever template lies beside it.
+    ValueError for a file that is not as expected.
+    """
+    if huggingface.is_for_chats(tokenizer.special_tokens):
+        return Own(tokenizer)
+    path, templates = templates_of(folder)
+    return Template(path, templates, special_names(folder), tokenizer,
+                    end_tokens(folder, tokenizer))

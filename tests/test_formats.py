@@ -1,0 +1,262 @@
+"""chat/formats.py: which format a folder has, ChatML and Llama 3 in Python, what ends a reply."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+import bpe
+import sample
+from chat import formats, jinja
+from conversations import TOOLS, conversation, text_of
+from small_talker import TOK
+from tokens import huggingface
+
+NAMES = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|begin_of_text|>",
+         "<|start_header_id|>", "<|end_header_id|>"]
+OTHER = bpe.Tokenizer.train(["user assistant Hi, who are you?"], 280, special_tokens=NAMES)
+HELLO = [{"role": "user", "content": "Hi"}]
+CHATML = formats.CHATML.replace("SYSTEM", "")
+SMOLLM = ("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+          "{{ '<|im_start|>system\\nYou are SmolLM.<|im_end|>\\n' }}{% endif %}"
+          "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+          "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+SPELLED = """{%- for message in messages -%}
+    {{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>" + "\\n" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+
+def folder_of(path, tokenizer=OTHER, beside=(), **config):
+    """A folder with a tokenizer, its tokenizer_config.json, and other files."""
+    tokenizer.save(path / "tokenizer.json")
+    (path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name, content in dict(beside).items():
+        (path / name).parent.mkdir(exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content)
+        (path / name).write_text(text, encoding="utf-8")
+    return path
+
+
+def made(template, bos="<|begin_of_text|>"):
+    return formats.Template("here", {"default": template}, {"bos_token": bos}, OTHER, {1})
+
+
+# ------------------------------------------------------------------------- models made here
+
+def test_models_made_here_keep_their_format(tmp_path):
+    """By their special tokens: also where transformers has saved the folder, or with null."""
+    template = huggingface.CHAT_TEMPLATE
+    for i, given in enumerate([{"chat_template": template}, {}]):
+        (tmp_path / str(i)).mkdir()
+        folder = folder_of(tmp_path / str(i), TOK, {"chat_template.jinja": template}, **given)
+        ours = formats.load(folder, TOK)
+        assert isinstance(ours, formats.Own)
+        assert ours.prompt(HELLO) == sample.render_prompt(HELLO, TOK)
+        assert ours.ends == {TOK.special_tokens["<|im_end|>"]}
+        assert ours.thinking(ours.prompt(HELLO)) is None
+    # A reply stays what was written, although its text has other tokens.
+    written = [TOK.encode_ordinary("g")[0], *TOK.encode_ordinary("oat"), *ours.ends]
+    turn = [*HELLO, {"role": "assistant", **ours.content([], written)}]
+    assert turn[1]["content"] == "goat" and turn[1]["ids"] == written
+    assert ours.content([], written[:-1]) == ours.content([], written)      # it is ended
+    assert ours.prompt([*turn, *HELLO]) == (
+        sample.render_prompt(HELLO, TOK) + written + sample.render_prompt(HELLO, TOK))
+
+
+def test_without_a_template_or_our_tokens_there_are_no_chats(tmp_path):
+    ours = formats.load(folder_of(tmp_path), OTHER)
+    with pytest.raises(ValueError, match="tokenizer_config.json: has no chat template, so this is"):
+        ours.prompt(HELLO)
+
+
+# --------------------------------------------------------------------- written out in Python
+
+@pytest.mark.parametrize("template, writer", [
+    (CHATML, "chatml"), (SMOLLM, "chatml"), (SPELLED, "chatml"), (formats.LLAMA3, "llama3"),
+    (formats.DEFINED + CHATML, "chatml"), (formats.LLAMA3.replace("\n", "\\n"), "llama3"),
+    (CHATML + "\n", "chatml"), (SMOLLM.replace("You are SmolLM.", "Line.\\nLine."), "chatml"),
+    (CHATML + " ", None), ("a" + CHATML, None), (CHATML.replace("system", "user"), "chatml"),
+    (SMOLLM.replace("!=", "=="), None), (SMOLLM.replace("loop.first and", ""), None),
+    (CHATML.replace("+ '\n' }}", "+ '\n' }}\n"), None), (CHATML.replace("+ '\n' }}", "}}"), None),
+    (formats.LLAMA3.replace("| trim", ""), None), (huggingface.CHAT_TEMPLATE, None), ("", None),
+    (CHATML.replace("{% endfor %}", "{# x #}{% endfor %}"), None),
+], ids=range(19))
+def test_which_templates_are_known(template, writer):
+    found = formats.plain_writer(template)
+    assert getattr(getattr(found, "func", found), "__name__", None) == writer
+
+
+def test_chatml():
+    messages = [{"role": "system", "content": "S"}, *HELLO, {"role": "assistant", "content": ""}]
+    expected = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+    assert made(CHATML).text(messages[:2]) == expected + "<|im_start|>assistant\n"
+    assert made(SMOLLM).text(messages, add_generation_prompt=False) == (
+        expected + "<|im_start|>assistant\n<|im_end|>\n")
+    assert made(SMOLLM).text(HELLO).startswith("<|im_start|>system\nYou are SmolLM.<|im_end|>\n<")
+    with pytest.raises(ValueError, match="^here: the chat template needs a text as the content"):
+        made(CHATML).text([{"role": "user", "content": [{"type": "image"}]}])
+
+
+def test_llama3_has_its_first_token_once():
+    ours, ids = made(formats.LLAMA3), OTHER.special_tokens
+    assert ours.text([{"role": "system", "content": " S\n"}, *HELLO]) == (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n")
+    prompt = ours.prompt(HELLO)
+    assert prompt[0] == ids["<|begin_of_text|>"] and prompt.count(prompt[0]) == 1
+    assert prompt[1] == ids["<|start_header_id|>"] and ids["<|eot_id|>"] in prompt
+    with pytest.raises(ValueError, match="here: the chat template needs a text as the bos_token"):
+        made(formats.LLAMA3, None).text(HELLO)
+
+
+@pytest.mark.parametrize("template", [CHATML, SMOLLM, SPELLED, formats.LLAMA3])
+def test_in_python_and_in_jinja_a_chat_is_the_same(template):
+    pytest.importorskip("jinja2", "3.1.6", reason="jinja2 is not here")
+    rng, plain = random.Random(1), formats.plain_writer(template)
+    for i in range(100):
+        messages = formats.prepared(conversation(rng, calls=i % 2 == 1))
+        variables = {"bos_token": "<s>", "tools": TOOLS, "add_generation_prompt": i % 3 > 0}
+        text = jinja.run_template(template, {**variables, "messages": messages})
+        assert plain(messages, variables) == text
+
+
+# --------------------------------------------------------------------------- other templates
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a template in Jinja is given: rendering is replaced by a list of it."""
+    given = []
+    monkeypatch.setattr(jinja, "run_template", lambda template, variables: (
+        given.append((template, variables)) or "<|im_start|>x<|im_end|>"))
+    return given
+
+
+def test_what_a_template_is_given(shown):
+    ours = made("T")
+    messages = [{"role": "user", "content": "Hi", "name": None},
+                {"role": "assistant", "content": "x", "ids": [1], "thinking": "t"}]
+    tokens = OTHER.special_tokens
+    assert ours.prompt(messages + HELLO, enable_thinking=False, add_generation_prompt=True) == [
+        tokens["<|im_start|>"], *OTHER.encode_ordinary("x"), tokens["<|im_end|>"]]
+    (template, variables), = shown
+    assert template == "T" and variables == {
+        "bos_token": "<|begin_of_text|>", "enable_thinking": False, "tools": None,
+        "documents": None, "add_generation_prompt": True,
+        "messages": [{"role": "user", "content": "Hi"},
+                     {"thinking": "t", "role": "assistant", "content": "x",
+                      "reasoning_content": "t"}, *HELLO],
+    }
+
+
+def test_null_is_kept_where_a_template_asks_for_it(monkeypatch):
+    """And where it fails all the same, both ways are not told apart by another error."""
+    def render(template, variables):
+        if any("content" not in m for m in variables["messages"]):
+            raise jinja.Failed("UndefinedError", "fails")
+        return "null" if variables["messages"][-1]["content"] is None else "text"
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    assert made("T").text([{"role": "user", "content": None}]) == "null"
+    assert made("T").text(HELLO) == "text"
+    with pytest.raises(ValueError, match="^here: the chat template fails$"):
+        made("T").text([{"role": "user"}])
+
+
+def test_conversations_that_no_template_can_have(shown):
+    for messages, said in (([], "without any message"), ("Hi", "expected a list of messages"),
+                           (["Hi"], "expected a list of messages")):
+        with pytest.raises(ValueError, match=said):
+            made("T").text(messages)
+    with pytest.raises(ValueError, match="there is nothing to reply to"):
+        made("T").prompt([{"role": "assistant", "content": "x"}])
+    assert not shown
+
+
+def test_thoughts_that_the_prompt_begins():
+    ours = made("T")
+    for end, thoughts in (("", None), ("<think>\n", "a"), ("<think>\n\n</think>\n\n", None)):
+        prompt = OTHER.encode_ordinary("assistant" + end)
+        content = ours.content(prompt, OTHER.encode_ordinary("a</think>b"))
+        assert content.get("reasoning_content") == thoughts
+        assert content["content"] == ("b" if thoughts else "a</think>b")
+
+
+# ----------------------------------------------------------------------------------- folders
+
+def test_where_the_template_stands(tmp_path, shown):
+    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "U"}]
+    files = {"chat_template.jinja": "J", "additional_chat_templates/tool_use.jinja": "A"}
+    for i, (config, beside, plain, with_tools) in enumerate([
+            ({"chat_template": "T"}, {}, "T", "T"), ({"chat_template": named}, {}, "D", "U"),
+            ({"chat_template": named}, files, "J", "A"),
+            ({}, {"chat_template.jinja": "J"}, "J", "J")]):
+        (tmp_path / str(i)).mkdir()
+        ours = formats.load(folder_of(tmp_path / str(i), OTHER, beside, **config), OTHER)
+        ours.text(HELLO)
+        ours.text(HELLO, TOOLS)
+        assert [template for template, _ in shown[-2:]] == [plain, with_tools]
+    shutil.rmtree(tmp_path / "1")
+    (tmp_path / "1").mkdir()
+    ours = formats.load(folder_of(tmp_path / "1", chat_template=named[1:]), OTHER)
+    with pytest.raises(ValueError, match="has the chat templates tool_use, and none .* default"):
+        ours.text(HELLO)
+
+
+@pytest.mark.parametrize("given", [7, [7], {"default": "x"}, [{"name": "default"}],
+                                   [{"name": "default", "template": 3}]])
+def test_a_template_that_is_none(tmp_path, given):
+    with pytest.raises(ValueError, match="tokenizer_config.json: chat_template is .*, expected"):
+        formats.load(folder_of(tmp_path, chat_template=given), OTHER)
+
+
+def test_special_tokens_that_a_template_may_name(tmp_path):
+    token = {"__type": "AddedToken", "content": "<|begin_of_text|>", "lstrip": False}
+    config = {"bos_token": token, "eos_token": "<|eot_id|>", "pad_token": None, "unk_token": 3}
+    beside = {"special_tokens_map.json": {"eos_token": {"content": "<|im_end|>"}}}
+    folder = folder_of(tmp_path, OTHER, beside, chat_template="T", **config)
+    assert formats.load(folder, OTHER).special == {
+        "bos_token": "<|begin_of_text|>", "eos_token": "<|im_end|>"}
+    folder_of(folder, OTHER, chat_template="T", added_tokens_decoder={}, **config)
+    assert formats.load(folder, OTHER).special["eos_token"] == "<|eot_id|>"
+
+
+def test_all_tokens_that_end_a_reply(tmp_path):
+    end = OTHER.special_tokens["<|eot_id|>"]
+    for written, configured, ends in (([1, 2], 3, {1, 2, 3}), (None, [4], {4}), (5, None, {5})):
+        beside = {"generation_config.json": {"eos_token_id": written},
+                  "config.json": {"eos_token_id": configured}}
+        folder = folder_of(tmp_path, OTHER, beside, chat_template="T", eos_token="<|eot_id|>")
+        assert formats.load(folder, OTHER).ends == ends | {end}
+    (tmp_path / "config.json").write_text('{"eos_token_id": ["x"]}')
+    with pytest.raises(ValueError, match=r"config.json: eos_token_id is \"\['x'\]\", expected"):
+        formats.load(tmp_path, OTHER)
+
+
+# --------------------------------------------------------------------- published tokenizers
+
+def test_llama_3_1s_chats_need_no_jinja2(shared, monkeypatch):
+    monkeypatch.setattr(jinja, "run_template", None)
+    folder = shared("tokenizers/llama3_1")
+    ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
+    assert ours.prompt(HELLO) == [128000, 128006, 882, 128007, 271, 13347, 128009,
+                                  128006, 78191, 128007, 271]
+    assert ours.ends == {128009}
+
+
+def test_qwen_3s_thoughts(shared):
+    pytest.importorskip("jinja2", "3.1.6", reason="jinja2 is not here")
+    folder = shared("tokenizers/qwen3")
+    ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
+    end = [198, 151644, 77091, 198]             # line feed, <|im_start|> assistant, line feed
+    assert ours.prompt(HELLO)[-4:] == end
+    plain = ours.prompt(HELLO, enable_thinking=False)
+    assert plain[-8:] == [*end, 151667, 271, 151668, 271]
+    reply = ours.tokenizer.encode("<think>\nSo.\n</think>\n\nHi!<|im_end|>", allowed_special="all")
+    assert ours.content(ours.prompt(HELLO), reply) == {"content": "Hi!", "reasoning_content": "So."}
+    assert text_of(random.Random(1)) == text_of(random.Random(1))
