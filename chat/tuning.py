@@ -21,11 +21,11 @@ from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
 
-def load_stage(run, stage, out=None, mend=None, writable=True):
+def load_stage(run, stage, out=None, mend=None, writable=True, dtype="float32"):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
     out: the folder of the stage that is to come. mend: the command that makes the model, where that
-    is neither train.py nor align.py sft. writable: as for gpt.load.
+    is neither train.py nor align.py sft. writable, dtype: as for sample.load_model.
     """
     mend = mend or ("python train.py" if stage == "base" else "python align.py sft")
     if not run.is_dir():
@@ -37,18 +37,19 @@ def load_stage(run, stage, out=None, mend=None, writable=True):
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    return sample.load_model(folder, writable)
+    return sample.load_model(folder, writable, dtype)
 
 
 def load_start(run, start, out, recipe, seed):
     """load_stage() of what a stage begins with, with an adapter beside it if the recipe has one.
 
-    The weights of the model are then only read: they are the file itself, if it holds float32.
+    The weights of the model are then only read: they are the file itself, where it holds the dtype
+    of the recipe.
     """
-    whole = recipe.lora_rank is None and recipe.adapter is None
-    model = params, cfg, _ = load_stage(run, start, out, writable=whole)
-    if whole:
-        return model
+    if recipe.lora_rank is None and recipe.adapter is None:
+        return load_stage(run, start, out)
+    dtype = "bfloat16" if recipe.dtype == "bf16" else "float32"
+    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype)
     if recipe.adapter is not None:
         adapter = adapters.read(recipe.adapter, params, cfg)
     else:

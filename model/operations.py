@@ -29,7 +29,10 @@ def row_blocks(x):
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
     """(B,T) int twice, (V,C), (P,C) or None -> (N,C)"""
-    x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
+    if isinstance(wte, np.ndarray):
+        x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")  # "raise" would copy
+    else:
+        x = given(wte[tokens.ravel()], out)
     if wpe is not None:
         x += wpe[positions.ravel()]
     return x
@@ -134,9 +137,24 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
     return dx, dw
 
 
+def product(x, w, out=None):
+    """x @ w, where w may be frozen in bfloat16: then some of it is widened at a time."""
+    if isinstance(w, np.ndarray):
+        return np.matmul(x, w, out=out)
+    return given(x @ w, out)
+
+
+def given(found, out):
+    """A result, in its place where there is one."""
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
 def linear_forward(x, w, b=None, out=None):
     """(N,C), (C,F), (F,) or None -> (N,F)"""
-    y = np.matmul(x, w, out=out)
+    y = product(x, w, out)
     if b is not None:
         y += b
     return y
@@ -157,7 +175,7 @@ def linear_backward(dy, x, w, out=None, add=False):
         db += ones @ dy
     elif db is not None:
         np.matmul(ones, dy, out=db)
-    return np.matmul(dy, w.T, out=dx), dw, db           # dx last: it may lie over x
+    return product(dy, w.T, dx), dw, db                 # dx last: it may lie over x
 
 
 def lora_forward(x, A, B, scale, y):
