@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from model import bfloat16, families
+from model import bfloat16, families, lora
 
 
 def check_array(name, x):
@@ -121,11 +121,19 @@ def check_params(params, cfg, check_kind=check_array):
             raise ValueError(f"parameters: {name} is {p.dtype}, wte.weight {wte.dtype}")
     if f"h.{cfg.n_layer}.ln_1.weight" in params:
         raise ValueError(f"parameters: more layers than the config's {cfg.n_layer}")
+    if lora.SCALE in params:
+        lora.check(params, cfg)
+
+
+def learned_names(params, cfg):
+    """The names of what has gradients: the parameters of cfg, or the adapter beside them."""
+    return lora.learned(params) if lora.SCALE in params else families.shapes(cfg)
 
 
 def check_grads(params, cfg, grads):
-    """Places for the gradients of all parameters of cfg, each an array of its own."""
-    for name in families.shapes(cfg):
+    """Places for the gradients of all that learns, each an array of its own."""
+    names = learned_names(params, cfg)
+    for name in names:
         p, g = params[name], grads.get(name)
         if g is None:
             raise ValueError(f"grads: no array for {name}")
@@ -136,7 +144,7 @@ def check_grads(params, cfg, grads):
                 f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
         if np.may_share_memory(g, p) and np.shares_memory(g, p):
             raise ValueError(f"grads: {name} shares memory with the parameter")
-    if len({id(grads[name]) for name in families.shapes(cfg)}) < len(families.shapes(cfg)):
+    if len({id(grads[name]) for name in names}) < len(names):
         raise ValueError("grads: one array serves two parameters")
 
 

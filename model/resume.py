@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from model import checkpoint
+from model import adapters, checkpoint
 from model import cores                     # before numpy
 from model import folders
 import numpy as np
@@ -183,7 +183,8 @@ class Stage(NamedTuple):
         save(self.place, params, cfg)
         self.log.file.flush()
         if self.place != self.folder:
-            runs.publish(self.place, self.folder, "model.safetensors", [CHECKPOINT])
+            old = [CHECKPOINT, *adapters.FILES]
+            runs.publish(self.place, self.folder, "model.safetensors", old)
 
 
 @contextlib.contextmanager
