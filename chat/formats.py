@@ -181,12 +181,13 @@ class Template:
             raise ValueError(f"{self.path}: the chat template asks for a reply behind "
                              f"{prompt[-40:]!r}, and writes it behind another text, so this reply "
                              "cannot be learned; choose another with --chat-format")
-        ends = [self.tokenizer.decode([i]) for i in self.ends]
+        tokens = self.tokenizer.bytes_of
+        ends = [self.tokenizer.decode([i]) for i in self.ends if i in tokens]
         end = max((text.rfind(name) + len(name) for name in ends if name in text), default=0)
         if end <= len(prompt):
-            raise ValueError(f"{self.path}: the chat template ends a reply with {text[-20:]!r}, and "
-                             f"what ends one is {' or '.join(sorted(ends)) or 'not said'}; name it "
-                             f"as eos_token_id in {self.folder}/generation_config.json")
+            raise ValueError(f"{self.path}: the chat template ends a reply with {text[-20:]!r}, "
+                             f"and known ends are {', '.join(sorted(ends)) or 'none'}; name its "
+                             f"end as eos_token_id in {self.folder}/generation_config.json")
         return prompt, text[len(prompt):end]
 
     def row(self, turns):
@@ -341,6 +342,7 @@ DEFINED = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
     "{% endif %}"
 )
+NAME = re.compile(r"<\|\w+\|>")          # of a special token
 TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
 SYSTEM = re.compile(r"(?<='<\|im_start\|>system\\n)(?:[^'\\]|\\n)*(?=<\|im_end\|>\\n'\}\})")
@@ -514,26 +516,27 @@ def load(folder, tokenizer, chosen=None):
     if not chosen:
         path, templates = templates_of(folder)
         return Template(path, templates, names, tokenizer, ends, folder)
-    path, templates, others = chosen_template(chosen)
-    for name in others:
+    path, templates, others, needed = chosen_template(chosen)
+    for name in needed:
         if name not in tokenizer.special_tokens:
             raise ValueError(f"--chat-format {chosen}: the tokenizer of {folder} has no token "
                              f"{name}, which this format needs")
-    names |= others
-    ends.add(tokenizer.special_tokens[names["eos_token"]])
-    return Template(path, templates, names, tokenizer, ends, folder)
+    ends.add(tokenizer.special_tokens[others["eos_token"]])
+    return Template(path, templates, names | others, tokenizer, ends, folder)
 
 
 def chosen_template(chosen):
-    """(the file, {name: template}, {"eos_token": its name, ...}) of what --chat-format names."""
+    """What --chat-format names: (file, {name: template}, special_names, tokens that it needs)."""
     if chosen in WRITTEN_OUT:
         template, names = WRITTEN_OUT[chosen]
-        return f"--chat-format {chosen}", {"default": template}, names
+        needed = {*NAME.findall(template), *names.values()}
+        return f"--chat-format {chosen}", {"default": template}, names, sorted(needed)
     path, templates = templates_of(chosen)
-    if "default" not in templates:
-        raise ValueError(f"--chat-format {chosen}: no folder with a chat template; name one, or "
-                         f"{' or '.join(WRITTEN_OUT)}")
-    return path, templates, special_names(chosen)
+    names = special_names(chosen)
+    if "default" not in templates or "eos_token" not in names:
+        raise ValueError(f"--chat-format {chosen}: no folder with a chat template and an eos_token;"
+                         f" name one, or {' or '.join(WRITTEN_OUT)}")
+    return path, templates, names, [names["eos_token"]]
 
 
 def load_model(folder, writable=False, chosen=None):
