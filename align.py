@@ -242,7 +242,8 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     whose gradient is taken.
     """
     params, cfg, tokenizer = model
-    chats, chosen = formats.of(tokenizer), []
+    chats = formats.of(tokenizer)
+    chosen = []
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
     prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
@@ -253,7 +254,6 @@ def roll_out(model, tasks, recipe, rng, judge=None):
         prompts,
         temperature=1.0,
         stop=chats.ends,
-        tools=chats.has_calls,
         max_new_tokens=recipe.max_tokens,
         seed=int(rng.integers(2**31)),
     )

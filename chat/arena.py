@@ -175,7 +175,7 @@ def fighters(run, folders):
         found = ", ".join(map(str, folders)) or "none"
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)} "
                          f"({found}); make the demo's with: make")
-    return {folder: formats.load_model(folder) for folder in folders}
+    return {folder: formats.open_model(folder) for folder in folders}
 
 
 def fight(run, folders=(), seed=0, n=300):
@@ -224,13 +224,12 @@ def judge(task, reply, tokenizer):
 def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
     """(replies, verdicts) of a model that is asked some tasks."""
     prompts = [lessons.prompt_of(task, tokenizer) for task in tasks]
-    chats = formats.of(tokenizer)
-    settings = {"stop": chats.ends, "tools": chats.has_calls, "max_new_tokens": max_tokens}
+    stop = formats.of(tokenizer).ends
     replies = []
     for i in range(0, len(prompts), batch):
         replies += generate.generate(
-            params, cfg, tokenizer, prompts[i:i + batch], temperature=temperature, seed=seed + i,
-            **settings,
+            params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
+            temperature=temperature, seed=seed + i,
         )
     return replies, [judge(task, reply, tokenizer) for task, reply in zip(tasks, replies)]
 
@@ -315,7 +314,7 @@ def print_evaluation(run, stages):
     results = []
     for stage in stages:
         print(f"{stage} answers the held-out questions", file=sys.stderr)
-        results.append(evaluate(*formats.load_model(run / stage), run))
+        results.append(evaluate(*formats.open_model(run / stage), run))
 
     def print_row(what, cells):
         print(f"{what:38}" + "".join(f"{cell:>14}" for cell in cells))

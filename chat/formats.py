@@ -198,7 +198,7 @@ class Template:
         ids, mask, end = [], [], 0
         for prompt, reply in turns:
             for text, learned in ((prompt[end:], 0), (reply, 1)):
-                tokens = self.tokenizer.encode(text, allowed_special="all")
+                tokens = self.tokenizer.encode(text, "all")
                 ids += tokens
                 mask += [learned] * len(tokens)
             end = len(prompt) + len(reply)
@@ -539,7 +539,7 @@ def chosen_template(chosen):
     return path, templates, names, [names["eos_token"]]
 
 
-def load_model(folder, writable=False, chosen=None):
+def open_model(folder, writable=False, chosen=None):
     """sample.load_model, with the format of the model's chats at its tokenizer, for of()."""
     params, cfg, tokenizer = sample.load_model(folder, writable)
     tokenizer.chats = load(folder, tokenizer, chosen)
@@ -547,6 +547,6 @@ def load_model(folder, writable=False, chosen=None):
 
 
 def of(tokenizer):
-    """The format of the chats of a model, by its tokenizer: ours unless load_model says otherwise.
+    """The format of the chats of a model, by its tokenizer: ours unless open_model says otherwise.
     """
     return tokenizer.chats or Own(tokenizer)

@@ -39,7 +39,7 @@ def load_stage(run, stage, out=None, mend=None, writable=True, chat_format=None)
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    model = formats.load_model(folder, writable, chat_format)
+    model = formats.open_model(folder, writable, chat_format)
     if not model[2].chats.is_known:
         raise ValueError(
             f"{folder}: neither has a chat template nor the tokens of our own chats; say how "
