@@ -38,7 +38,7 @@ from tokens import huggingface
 class Own:
     """The format of models made here (sample.render).
 
-    ends: the tokens that end a reply. ValueError if the vocabulary lacks a token that chats need.
+    ValueError, where it is used, if the vocabulary lacks a token that chats need.
     """
 
     has_calls = True            # a reply may call the tools of sample.py
@@ -343,6 +343,7 @@ DEFINED = (
     "{% endif %}"
 )
 NAME = re.compile(r"<\|\w+\|>")          # of a special token
+LONGEST_KNOWN = 2000            # characters; a long text of "{%" would take long to read
 TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
 SYSTEM = re.compile(r"(?<='<\|im_start\|>system\\n)(?:[^'\\]|\\n)*(?=<\|im_end\|>\\n'\}\})")
@@ -384,6 +385,8 @@ def canonical(template):
 @functools.lru_cache(16)
 def plain_writer(template):
     """The function that writes what a template does, from messages and variables, or None."""
+    if len(template) > LONGEST_KNOWN:
+        return None
     tags = canonical(template).removeprefix(canonical(DEFINED))
     if tags == canonical(LLAMA3):
         return llama3
@@ -539,9 +542,9 @@ def chosen_template(chosen):
     return path, templates, names, [names["eos_token"]]
 
 
-def open_model(folder, writable=False, chosen=None):
+def open_model(folder, writable=False, dtype="float32", chosen=None):
     """sample.load_model, with the format of the model's chats at its tokenizer, for of()."""
-    params, cfg, tokenizer = sample.load_model(folder, writable)
+    params, cfg, tokenizer = sample.load_model(folder, writable, dtype)
     tokenizer.chats = load(folder, tokenizer, chosen)
     return params, cfg, tokenizer
 

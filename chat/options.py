@@ -24,6 +24,7 @@ class Recipe:
     lora_rank: int | None = None        # of an adapter that learns in the place of the model
     lora_alpha: float | None = None
     adapter: str | None = None          # the folder of one that learns on
+    dtype: str | None = None            # of the model beside it
     chat_format: str | None = None      # of a model that brings none, see formats.load
 
 
@@ -166,6 +167,8 @@ def add_lora(parser):
     add("--lora-alpha", type=float, metavar="ALPHA", help="its strength (default: 16)")
     add("--adapter", metavar="FOLDER",
         help="go on with one, such as RUN/OUT/adapter or PEFT's own (default: a new one)")
+    add("--dtype", choices=("bf16", "float32"), help="of the model beside it: bf16 keeps what the "
+        "file has so, in half of the memory (default: float32)")
 
 
 def parse_args(argv, rewards):
@@ -226,6 +229,9 @@ def check_lora(args):
                          "leave out --lora-rank and --lora-alpha")
     if rank is not None and rank < 1:
         raise ValueError(f"--lora-rank {rank}: must be at least 1")
+    if args.dtype and rank is None and not args.adapter:
+        raise ValueError(f"--dtype {args.dtype}: the model learns in float32; bf16 is for one that "
+                         "stays as it is beside an adapter (--lora-rank or --adapter)")
     if alpha is not None and rank is None:
         raise ValueError(f"--lora-alpha {alpha}: there is no adapter without --lora-rank")
     if alpha is not None and not 0 < alpha < math.inf:
@@ -236,7 +242,7 @@ def recipe_of(args):
     """The recipe of a stage, with the settings of the command line."""
     settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
     recipe = changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
-    names = "lora_rank", "lora_alpha", "adapter", "chat_format"
+    names = "lora_rank", "lora_alpha", "adapter", "dtype", "chat_format"
     return replace(recipe, **{name: getattr(args, name, None) for name in names})
 
 

@@ -21,12 +21,14 @@ from run import progress
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
 
 
-def load_stage(run, stage, out=None, mend=None, writable=True, chat_format=None):
+def load_stage(
+    run, stage, out=None, mend=None, writable=True, dtype="float32", chat_format=None,
+):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
     out: the folder of the stage that is to come. mend: the command that makes the model, where that
-    is neither train.py nor align.py sft. writable: as for gpt.load. chat_format: as for
-    formats.load.
+    is neither train.py nor align.py sft. writable, dtype: as for sample.load_model. chat_format: as
+    for formats.load.
     """
     mend = mend or ("python train.py" if stage == "base" else "python align.py sft")
     if not run.is_dir():
@@ -39,7 +41,7 @@ def load_stage(run, stage, out=None, mend=None, writable=True, chat_format=None)
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    model = formats.open_model(folder, writable, chat_format)
+    model = formats.open_model(folder, writable, dtype, chat_format)
     if not model[2].chats.is_known:
         raise ValueError(
             f"{folder}: neither has a chat template nor the tokens of our own chats; say how "
@@ -50,12 +52,14 @@ def load_stage(run, stage, out=None, mend=None, writable=True, chat_format=None)
 def load_start(run, start, out, recipe, seed):
     """load_stage() of what a stage begins with, with an adapter beside it if the recipe has one.
 
-    The weights of the model are then only read: they are the file itself, if it holds float32.
+    The weights of the model are then only read: they are the file itself, where it holds the dtype
+    of the recipe.
     """
-    whole = recipe.lora_rank is None and recipe.adapter is None
-    model = params, cfg, _ = load_stage(run, start, out, None, whole, recipe.chat_format)
-    if whole:
-        return model
+    if recipe.lora_rank is None and recipe.adapter is None:
+        return load_stage(run, start, out, chat_format=recipe.chat_format)
+    dtype = "bfloat16" if recipe.dtype == "bf16" else "float32"
+    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype,
+                                        chat_format=recipe.chat_format)
     if recipe.adapter is not None:
         adapter = adapters.read(recipe.adapter, params, cfg)
     else:

@@ -19,8 +19,8 @@ Its files:
     folders       Hugging Face's folders
     llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
-    bfloat16      weights in half of the memory
     adapters      low-rank adapters, in PEFT's form
+    bfloat16      weights in half of the memory
 
 Learning:
     lora          adapters: a small change of each matrix learns, and the model stays

@@ -19,8 +19,8 @@ from model import cores                     # before numpy, whose BLAS it sets u
 from model.cores import Arena, in_parallel
 from model import decoding, families, lora, operations, walk
 from model.checks import (
-    check_grads, check_params, check_positive, check_shape, check_targets, check_texts,
-    check_tokens, learned_names, new_positions, token_weights,
+    check_grads, check_learned, check_params, check_positive, check_shape, check_targets,
+    check_texts, check_tokens, learned_names, new_positions, token_weights,
 )
 import gpt
 import numpy as np
@@ -113,7 +113,7 @@ class _Step:
             n = rows.stop - rows.start
             y, z = a["y_rows"][:n], a["logits"][:n]
             np.divide(a["y"][rows], temperature, out=y)     # softmax(y w_head^T / temperature)
-            np.matmul(y, w_head.T, out=z)
+            operations.product(y, w_head.T, z)
             nll, cache = operations.cross_entropy_forward(z, targets[rows])
             if weights is not None:
                 # forward was: logits = (y / temperature) w_head^T
@@ -251,6 +251,7 @@ def _places(params, cfg, grads, add):
     if add:
         raise ValueError("add needs grads, the arrays that hold what is added to")
     names, fresh = learned_names(params, cfg), {}
+    check_learned(params, names)
     for name, p in lora.learned(params).items():
         fresh[name] = np.empty_like(p) if name in names else np.zeros_like(p)
     return fresh

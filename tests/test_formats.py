@@ -85,8 +85,8 @@ def test_without_a_template_or_our_tokens_there_are_no_chats(tmp_path):
     (SMOLLM.replace("!=", "=="), None), (SMOLLM.replace("loop.first and", ""), None),
     (CHATML.replace("+ '\n' }}", "+ '\n' }}\n"), None), (CHATML.replace("+ '\n' }}", "}}"), None),
     (formats.LLAMA3.replace("| trim", ""), None), (huggingface.CHAT_TEMPLATE, None), ("", None),
-    (CHATML.replace("{% endfor %}", "{# x #}{% endfor %}"), None),
-], ids=range(19))
+    (CHATML.replace("{% endfor %}", "{# x #}{% endfor %}"), None), ("{%" * 50_000, None),
+], ids=range(20))
 def test_which_templates_are_known(template, writer):
     found = formats.plain_writer(template)
     assert getattr(getattr(found, "func", found), "__name__", None) == writer

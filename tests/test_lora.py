@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model import adamw, cores, families, fast, lora, parallel
+from model import adamw, bfloat16, cores, families, fast, lora, parallel
 from test_fast import pool  # noqa: F401
 from test_fast_llama import CASES as LLAMAS
 from test_fast_llama import batch, in_blocks, same_grads  # noqa: F401
@@ -304,3 +304,50 @@ def test_an_adapter_that_does_not_fit_is_named():
         fast.forward(bare, cfg, tokens)
     with pytest.raises(ValueError, match="grads: no array for h.0.attn.q.lora_A"):
         fast.loss_and_grads(good, cfg, tokens, targets, grads={})
+
+
+# -------------------------------------------------------------------------------------- bfloat16
+
+
+def in_bfloat16(params, cfg):
+    """(params whose matrices are bfloat16.Arrays, the same numbers in float32), some transposed."""
+    half, whole = {}, {}
+    for number, name in enumerate(params):
+        p = params[name].astype(np.float32)
+        if p.ndim == 2 and name in families.shapes(cfg):
+            bits = bfloat16.narrow(p).bits
+            half[name] = bfloat16.Array(np.asfortranarray(bits) if number % 2 else bits)
+            p = np.asarray(half[name])
+        whole[name] = p
+        half.setdefault(name, p)
+    return half, whole
+
+
+def test_an_adapter_beside_a_model_in_bfloat16(model, monkeypatch):
+    """The numbers are those of the widened model, in another order of sums."""
+    monkeypatch.setattr(bfloat16, "BLOCK", 30)
+    params, cfg = model
+    half, whole = in_bfloat16(params, cfg)
+    tokens, targets, weights = batch(cfg)
+    loss, want = fast.loss_and_grads(whole, cfg, tokens, targets, weights)
+    got_loss, got = fast.loss_and_grads(half, cfg, tokens, targets, weights)
+    assert got_loss == pytest.approx(loss, rel=1e-5) and got.keys() == want.keys()
+    for name in want:
+        size = np.abs(want[name]).max()
+        np.testing.assert_allclose(got[name], want[name], atol=1e-4 * size, err_msg=name)
+    np.testing.assert_allclose(
+        fast.token_losses(half, cfg, tokens, targets),
+        fast.token_losses(whole, cfg, tokens, targets), atol=1e-4)
+    merged = lora.in_memory(half)
+    for name, p in lora.in_memory(whole).items():
+        np.testing.assert_array_equal(merged[name], p)
+
+
+def test_a_matrix_in_bfloat16_does_not_learn(model):
+    params, cfg = model
+    half, _ = in_bfloat16(lora.without(params), cfg)
+    tokens, targets, _ = batch(cfg)
+    grads = {name: np.empty(shape, np.float32) for name, shape in families.shapes(cfg).items()}
+    for places in (None, grads):
+        with pytest.raises(ValueError, match="wte.weight is in bfloat16, which does not learn"):
+            fast.loss_and_grads(half, cfg, tokens, targets, grads=places)

@@ -33,15 +33,15 @@ REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --re
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay {ADAPTER}",
-    "align.py sft --lora-rank 8": f"{TRAINING} --replay --lora-rank --lora-alpha",
-    "align.py sft --adapter x": f"{TRAINING} --replay --adapter",
+    "align.py sft --lora-rank 8": f"{TRAINING} --replay --lora-rank --lora-alpha --dtype",
+    "align.py sft --adapter x": f"{TRAINING} --replay --adapter --dtype",
     "align.py rl": f"{REINFORCING} {ADAPTER}",
     "align.py rl --leash 1": f"{REINFORCING} --leash-to {ADAPTER}",
-    "align.py rl --lora-rank 8": f"{REINFORCING} --lora-rank --lora-alpha",
+    "align.py rl --lora-rank 8": f"{REINFORCING} --lora-rank --lora-alpha --dtype",
     "align.py reward": f"{TRAINING} --held-out",
     "align.py dpo": f"{TRAINING} --held-out --leash --leash-to {ADAPTER}",
     "align.py dpo --lora-rank 8": f"{TRAINING} --held-out --leash --leash-to --lora-rank "
-                                  "--lora-alpha",
+                                  "--lora-alpha --dtype",
     "align.py eval": "--run --samples",
     "align.py eval --samples 2": "--run --samples --seed",
     "align.py arena": "--run --seed",
@@ -86,7 +86,7 @@ COMMANDS = {
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once --model m": f"--model -n {DRAWING} {DEVICE}",
-    "sample.py chat": f"--run --model --ask --system {DRAWING} {DEVICE}",
+    "sample.py chat": f"--run --model --ask --system --no-thinking {DRAWING} {DEVICE}",
     "sample.py serve": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
     "web/toyweb.py": "--run --pages --seed --score",
@@ -96,6 +96,8 @@ COMMANDS = {
                 f"--on-mismatch --check {DEVICE}",
     "train.py --check": "--check --preset --steps --batch --lr",
     "model/bench.py char": "",
+    "model/planning.py": "--tokens",
+    "chat/jinja.py": "",
     "web/warc.py a.warc": "",
 }
 

@@ -14,7 +14,7 @@ import align
 import gpt
 import sample
 from chat import judges, options, tuning
-from model import adapters, checkpoint, lora
+from model import adapters, bfloat16, checkpoint, lora
 from conftest import kill_and_rerun, run_script
 from test_align import TOK, put, run  # noqa: F401  a fixture
 
@@ -228,3 +228,21 @@ def test_adapters_that_no_model_can_have(run, args, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         align.main(["sft", "--run", str(run), "--steps", "1", *args.split()])
     assert not (run / "sft").exists()
+
+
+def test_an_adapter_beside_a_model_in_bfloat16(run):
+    """The base stays in the file as it is; what is merged has all numbers in float32."""
+    base, cfg, _ = sample.load_model(run / "base")
+    for name, p in base.items():
+        if p.ndim == 2:
+            base[name] = bfloat16.narrow(p)
+    gpt.save(run / "base", base, cfg)
+    args = f"--run {run} --steps 10 --batch 8 --lora-rank 2 --lr 0.02".split()
+    align.main(["sft", *args])
+    align.main(["sft", *args, "--dtype", "bf16", "--out", "half"])
+    assert losses(run / "half") == pytest.approx(losses(run / "sft"), abs=1e-3)
+    whole, half = (sample.load_model(run / name)[0] for name in ("sft", "half"))
+    for name in whole:
+        np.testing.assert_allclose(half[name], whole[name], atol=2e-3, err_msg=name)
+    with pytest.raises(ValueError, match="--dtype bf16: the model learns in float32"):
+        align.main(f"sft --run {run} --dtype bf16".split())

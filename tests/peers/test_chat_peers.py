@@ -145,9 +145,12 @@ def test_a_chat_is_theirs(both, tmp_path, monkeypatch, capsys):
     """Three turns, greedy: the same prompts, the same replies, ended by any of several tokens."""
     name, _, tokenizer = both
     torch.manual_seed(0)
-    cfg = transformers.GPT2Config(vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2,
-                                  n_head=2, initializer_range=0.5)
-    model = transformers.GPT2LMHeadModel(cfg).eval()
+    family = "Qwen3" if name == "qwen3" else "Llama"
+    cfg = getattr(transformers, f"{family}Config")(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        tie_word_embeddings=True, initializer_range=0.3)
+    model = getattr(transformers, f"{family}ForCausalLM")(cfg).eval()
     messages, turns, ends = [], [], [tokenizer.eos_token_id]
     for question in QUESTIONS:
         messages.append({"role": "user", "content": question})
