@@ -63,8 +63,7 @@ from pathlib import Path
 from model import fast              # before numpy
 import numpy as np
 
-import sample
-from chat import arena, commands, generate, grading, judges, lessons
+from chat import arena, commands, formats, generate, grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
 from run import command
 
@@ -243,6 +242,7 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     whose gradient is taken.
     """
     params, cfg, tokenizer = model
+    chats = formats.of(tokenizer)
     chosen = []
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
@@ -253,11 +253,11 @@ def roll_out(model, tasks, recipe, rng, judge=None):
         tokenizer,
         prompts,
         temperature=1.0,
-        stop={sample.special(tokenizer, "<|im_end|>")},
+        stop=chats.ends,
         max_new_tokens=recipe.max_tokens,
         seed=int(rng.integers(2**31)),
     )
-    texts = [sample.reply_text(reply.ids, tokenizer) for reply in replies]
+    texts = [chats.answer(reply.prompt, reply.ids) for reply in replies]
     ended = np.array([reply.finish == "stop" for reply in replies])
     lengths = np.array([sum(reply.sampled) for reply in replies])
     return Rollout(chosen, replies, texts, ended, lengths, rng, judge)
@@ -266,8 +266,8 @@ def roll_out(model, tasks, recipe, rng, judge=None):
 def policy_rows(replies):
     """Replies -> tokens, targets, sampled: (B,T) each, sampled 1 on what the model chose.
 
-    It chose neither the prompt nor what a tool wrote. It did choose <|im_end|>, so that when to
-    stop is learned too.
+    It chose neither the prompt nor what a tool wrote. It did choose the token that ended the reply,
+    so that when to stop is learned too.
     """
     rows = []
     for reply in replies:
@@ -485,7 +485,7 @@ def reward(
     data, held_out: files of comparisons to learn and to measure on instead of the run's.
     """
     run = Path(run)
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    model = params, cfg, tokenizer = tuning.load_start(run, start, out, recipe, seed)
     data, comparisons, test = lessons.train_and_test(
         lessons.comparisons, run, data, held_out, tokenizer, cfg.n_positions
     )

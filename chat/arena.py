@@ -23,7 +23,7 @@ from model import fast                  # before numpy
 import numpy as np
 
 import sample
-from chat import generate, grading, judges, lessons, models, tuning
+from chat import formats, generate, grading, judges, lessons, models, tuning
 from model.evaluate import ending_rows
 
 # -------------------------------------------------------------------------------- one model
@@ -175,7 +175,7 @@ def fighters(run, folders):
         found = ", ".join(map(str, folders)) or "none"
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)} "
                          f"({found}); make the demo's with: make")
-    return {folder: sample.load_model(folder) for folder in folders}
+    return {folder: formats.open_model(folder) for folder in folders}
 
 
 def fight(run, folders=(), seed=0, n=300):
@@ -215,7 +215,7 @@ class Verdict(NamedTuple):
 
 def judge(task, reply, tokenizer):
     """The Verdict on a reply."""
-    text = sample.reply_text(reply.ids, tokenizer)
+    text = formats.of(tokenizer).answer(reply.prompt, reply.ids)
     ended = reply.finish == "stop"
     correct = ended and grading.is_correct(task, text)
     return Verdict(correct, ended, sum(reply.sampled), text.startswith(STEPWISE))
@@ -224,7 +224,7 @@ def judge(task, reply, tokenizer):
 def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
     """(replies, verdicts) of a model that is asked some tasks."""
     prompts = [lessons.prompt_of(task, tokenizer) for task in tasks]
-    stop = {sample.special(tokenizer, "<|im_end|>")}
+    stop = formats.of(tokenizer).ends
     replies = []
     for i in range(0, len(prompts), batch):
         replies += generate.generate(
@@ -314,7 +314,7 @@ def print_evaluation(run, stages):
     results = []
     for stage in stages:
         print(f"{stage} answers the held-out questions", file=sys.stderr)
-        results.append(evaluate(*sample.load_model(run / stage), run))
+        results.append(evaluate(*formats.open_model(run / stage), run))
 
     def print_row(what, cells):
         print(f"{what:38}" + "".join(f"{cell:>14}" for cell in cells))
@@ -361,7 +361,7 @@ def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
 
     votes = []
     for task, reply, verdict in zip(many, replies, verdicts):
-        text = sample.reply_text(reply.ids, tokenizer)
+        text = formats.of(tokenizer).answer(reply.prompt, reply.ids)
         votes.append(grading.vote(task, text) if verdict.ended else None)
     winners = [majority(votes[i:i + n]) for i in range(0, len(votes), n)]
     found[f"majority of {n}"] = float(right[range(len(tasks)), winners].mean())

@@ -3,8 +3,7 @@
 import json
 import sys
 
-import sample
-from chat import arena, options
+from chat import arena, formats, options         # before numpy
 from run import disk, runs
 
 # The options that are parameters of a stage, beside its recipe.
@@ -16,7 +15,7 @@ def after_sft(args, recipe, n):
     """Ask questions that are held out. -> (what was learned from, the result), for the last line"""
     result = f"{recipe.steps * min(recipe.batch, n) / n:.1f} passes"
     if (args.run / "tasks" / "facts_test.jsonl").exists():
-        facts, ended = arena.examine(*sample.load_model(args.run / args.out), args.run)
+        facts, ended = arena.examine(*formats.open_model(args.run / args.out), args.run)
         print("held-out questions, in words that no conversation used: facts told on ten\n"
               f"pages or more {facts:.1%} right; replies that end by themselves {ended:.1%}")
         result += f", facts {facts:.1%} right"

@@ -16,15 +16,21 @@ one, as in transformers; in the format of models made here he cannot. The text h
 tokens that the model is to see, and nothing is put in front of it: the first token of a text,
 <|begin_of_text|>, twice is a common mistake.
 
+align.py learns conversations in the format of their model. What a template writes between a prompt
+and the end of the reply to it is what the model learns to write.
+
 Sources: transformers 5 (tokenization_utils_base.py); OpenAI's ChatML; Meta's Llama 3.
 """
 
 import functools
+import hashlib
+import json
 import re
 from pathlib import Path
 
 import sample
 from chat import generate, jinja, thinking
+from chat.template import Unusable, check_messages, is_empty
 from run import disk
 from tokens import huggingface
 
@@ -34,6 +40,10 @@ class Own:
 
     ValueError, where it is used, if the vocabulary lacks a token that chats need.
     """
+
+    has_calls = True            # a reply may call the tools of sample.py
+    is_known = True             # how conversations are written
+    digest = None               # of the template; there is none
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -62,6 +72,14 @@ class Own:
             ids += begin + written if written else sample.render([m], self.tokenizer)[0]
         return ids + begin
 
+    def conversation(self, messages, where="conversation"):
+        """A conversation as [(ids, mask)], here one. The mask is 1 where the model samples."""
+        return [sample.render(messages, self.tokenizer, where)]
+
+    def answer(self, prompt, ids):
+        """What a user reads of the reply to a prompt: its text, without calls."""
+        return sample.reply_text(ids, self.tokenizer)
+
     def content(self, prompt, ids):
         """What a message of the assistant has for the tokens of a reply: "content" and "ids".
 
@@ -75,6 +93,9 @@ class Own:
         """A thinking.Thinking for the reply to a prompt; None, since no thoughts are marked."""
         return None
 
+    def write(self, folder):
+        """Nothing: what this format needs beside a model, model/resume.py writes."""
+
 
 class Template:
     """The format of a model that brings a chat template.
@@ -83,11 +104,14 @@ class Template:
     templates   {name: template}: "default", and "tool_use" for conversations with tools
     special     the tokens that a template may name, such as {"bos_token": "<|begin_of_text|>"}
     ends        the tokens that end a reply; document_ends, those that end any other text
+    folder      of the model, with the files of its tokenizer
     """
 
-    def __init__(self, path, templates, special, tokenizer, ends):
+    has_calls = False           # calls of tools are texts, which each template writes otherwise
+
+    def __init__(self, path, templates, special, tokenizer, ends, folder=None):
         self.path, self.templates, self.special = path, templates, special
-        self.tokenizer, self.ends = tokenizer, frozenset(ends)
+        self.tokenizer, self.ends, self.folder = tokenizer, frozenset(ends), folder
         self.document_ends = self.ends.union(generate.document_begin(tokenizer))
 
     def text(self, messages, tools=None, add_generation_prompt=True, options=None):
@@ -124,6 +148,66 @@ class Template:
         text = self.text(messages, tools, options=options)
         return self.tokenizer.encode(text, allowed_special="all")
 
+    def conversation(self, messages, where="conversation"):
+        """A conversation as [(ids, mask)], ending with its last reply that is learned.
+
+        The mask is 1 on the replies, each to the token that ends it. Calls of tools are left out of
+        them. There is one pair if the template leaves earlier turns as they are. Qwen 3's takes the
+        thoughts out of them: then there is a pair for each reply, as the model is to write it.
+        Unusable for a reply that is nothing but calls; ValueError if the template fails.
+        """
+        check_messages(messages, where)
+        said = [without_calls(m) for m in messages]
+        learned = [m["role"] == "assistant" and m.get("weight", 1) != 0 for m in messages]
+        try:
+            turns = [self.turn(said[:i + 1]) for i, is_learned in enumerate(learned) if is_learned]
+        except Unusable:
+            raise
+        except ValueError as e:
+            raise ValueError(f"{where}: {e}") from None
+        whole = "".join(turns[-1]) if turns else ""
+        if all(whole.startswith(prompt + reply) for prompt, reply in turns):
+            return [self.row(turns)]
+        return [self.row([turn]) for turn in turns]
+
+    def turn(self, messages):
+        """Messages that end with a reply -> (the text in front of the reply, its text to its end).
+
+        ValueError if the template does not write the reply where it asks for it, or without end.
+        """
+        prompt = self.text(messages[:-1])
+        text = self.text(messages, add_generation_prompt=False)
+        if not text.startswith(prompt):
+            raise ValueError(f"{self.path}: the chat template asks for a reply behind "
+                             f"{prompt[-40:]!r}, and writes it behind another text, so this reply "
+                             "cannot be learned; choose another with --chat-format")
+        tokens = self.tokenizer.bytes_of
+        ends = [self.tokenizer.decode([i]) for i in self.ends if i in tokens]
+        end = max((text.rfind(name) + len(name) for name in ends if name in text), default=0)
+        if end <= len(prompt):
+            raise ValueError(f"{self.path}: the chat template ends a reply with {text[-20:]!r}, "
+                             f"and known ends are {', '.join(sorted(ends)) or 'none'}; name its "
+                             f"end as eos_token_id in {self.folder}/generation_config.json")
+        return prompt, text[len(prompt):end]
+
+    def row(self, turns):
+        """(ids, mask) of a text that has all turns (prompt, reply) in it, one behind the other.
+
+        Prompts and replies are encoded apart, as the model meets them.
+        """
+        ids, mask, end = [], [], 0
+        for prompt, reply in turns:
+            for text, learned in ((prompt[end:], 0), (reply, 1)):
+                tokens = self.tokenizer.encode(text, "all")
+                ids += tokens
+                mask += [learned] * len(tokens)
+            end = len(prompt) + len(reply)
+        return ids, mask
+
+    def answer(self, prompt, ids):
+        """What a user reads of the reply to a prompt: its text, without thoughts."""
+        return self.content(prompt, ids)["content"]
+
     def content(self, prompt, ids):
         """What a message of the assistant has for the tokens of a reply.
 
@@ -137,6 +221,41 @@ class Template:
         """A thinking.Thinking for the reply to a prompt. The prompt may end with <think>."""
         end = self.tokenizer.decode(prompt[-8:])
         return thinking.Thinking(begun=end.rstrip().endswith(thinking.BEGIN))
+
+    @property
+    def is_known(self):
+        """Whether there is a template."""
+        return bool(self.templates)
+
+    @property
+    def digest(self):
+        """A short name for the templates."""
+        return hashlib.sha256(json.dumps(self.templates).encode()).hexdigest()[:16]
+
+    def write(self, folder):
+        """Write what chats need beside a model of the same tokenizer, as transformers reads it.
+
+        The tokenizer's own files are copied. The template also stands in a file of its own, which
+        comes before what an older folder may have there.
+        """
+        folder = Path(folder)
+        for name in TOKENIZER_FILES:
+            if (self.folder / name).exists():
+                with disk.whole_file(folder / name) as f:
+                    f.write((self.folder / name).read_bytes())
+        for name, text in self.templates.items():
+            path = folder / "chat_template.jinja"
+            if name != "default":
+                path = folder / "additional_chat_templates" / f"{name}.jinja"
+                path.parent.mkdir(exist_ok=True)
+            disk.write_text(path, text)
+        changes = {
+            "tokenizer_config.json": {**self.special, "chat_template": self.templates["default"]},
+            "generation_config.json": {"eos_token_id": sorted(self.ends)},
+        }
+        for name, changed in changes.items():
+            content = json_beside(self.folder, name) | changed
+            disk.write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 # ---------------------------------------------------------------------------------------- messages
@@ -158,6 +277,19 @@ def prepared(messages, kept=False):
             m = {"thinking": thoughts[0], **m, "reasoning_content": thoughts[0]}
         found.append(m)
     return found
+
+
+def without_calls(message):
+    """A message as a template takes it: its role, and its text without calls of tools.
+
+    Unusable if it has nothing else.
+    """
+    content = message["content"]
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+        if is_empty(content):
+            raise Unusable("a reply that is nothing but calls of a tool")
+    return {"role": message["role"], "content": content}
 
 
 def rendered(template, messages, variables):
@@ -200,11 +332,17 @@ LLAMA3 = (
     "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
     "{% endfor %}" + ASKED + "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+# What --chat-format may name, with the special tokens of the format.
+WRITTEN_OUT = {
+    "chatml": (CHATML.replace("SYSTEM", ""), {"eos_token": "<|im_end|>"}),
+    "llama3": (LLAMA3, {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}),
+}
 # Without effect here: the variable is always defined.
 DEFINED = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
     "{% endif %}"
 )
+NAME = re.compile(r"<\|\w+\|>")          # of a special token
 LONGEST_KNOWN = 2000            # characters; a long text of "{%" would take long to read
 TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
@@ -294,6 +432,7 @@ def llama3(messages, variables):
 
 # ----------------------------------------------------------------------------------------- folders
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -364,14 +503,53 @@ def end_tokens(folder, tokenizer):
     return found
 
 
-def load(folder, tokenizer):
+def load(folder, tokenizer, chosen=None):
     """The format of the chats of a model: Own or Template.
 
     It is ours if the vocabulary has all tokens of our chats, whatever template lies beside it.
-    ValueError for a file that is not as expected.
+    chosen: "chatml", "llama3", or the folder of a model of the same tokenizer, for the template of
+    that. ValueError for a file that is not as expected.
     """
     if huggingface.is_for_chats(tokenizer.special_tokens):
+        if chosen:
+            raise ValueError(f"--chat-format {chosen}: {folder} has the tokens of our own format")
         return Own(tokenizer)
-    path, templates = templates_of(folder)
-    return Template(path, templates, special_names(folder), tokenizer,
-                    end_tokens(folder, tokenizer))
+    folder = Path(folder)
+    names, ends = special_names(folder), end_tokens(folder, tokenizer)
+    if not chosen:
+        path, templates = templates_of(folder)
+        return Template(path, templates, names, tokenizer, ends, folder)
+    path, templates, others, needed = chosen_template(chosen)
+    for name in needed:
+        if name not in tokenizer.special_tokens:
+            raise ValueError(f"--chat-format {chosen}: the tokenizer of {folder} has no token "
+                             f"{name}, which this format needs")
+    ends.add(tokenizer.special_tokens[others["eos_token"]])
+    return Template(path, templates, names | others, tokenizer, ends, folder)
+
+
+def chosen_template(chosen):
+    """What --chat-format names: (file, {name: template}, special_names, tokens that it needs)."""
+    if chosen in WRITTEN_OUT:
+        template, names = WRITTEN_OUT[chosen]
+        needed = {*NAME.findall(template), *names.values()}
+        return f"--chat-format {chosen}", {"default": template}, names, sorted(needed)
+    path, templates = templates_of(chosen)
+    names = special_names(chosen)
+    if "default" not in templates or "eos_token" not in names:
+        raise ValueError(f"--chat-format {chosen}: no folder with a chat template and an eos_token;"
+                         f" name one, or {' or '.join(WRITTEN_OUT)}")
+    return path, templates, names, [names["eos_token"]]
+
+
+def open_model(folder, writable=False, dtype="float32", chosen=None):
+    """sample.load_model, with the format of the model's chats at its tokenizer, for of()."""
+    params, cfg, tokenizer = sample.load_model(folder, writable, dtype)
+    tokenizer.chats = load(folder, tokenizer, chosen)
+    return params, cfg, tokenizer
+
+
+def of(tokenizer):
+    """The format of the chats of a model, by its tokenizer: ours unless open_model says otherwise.
+    """
+    return tokenizer.chats or Own(tokenizer)

@@ -1,7 +1,7 @@
 """lessons.py: what a stage of align.py learns from, as ids: files of conversations or comparisons.
 
-chat/chats.py reads the files, sample.render makes the ids. What does not fit the model's context is
-left out, and how many are is printed.
+chat/chats.py reads the files, the format of the model (chat/formats.py) makes the ids. What does
+not fit the model's context is left out, and how many are is printed.
 """
 
 import itertools
@@ -10,10 +10,10 @@ import sys
 from collections import Counter
 from typing import NamedTuple
 
-import sample                           # before numpy
+from chat import chats, formats         # before numpy
 import numpy as np
 
-from chat import chats
+from chat.template import Unusable
 from run import command
 
 
@@ -35,20 +35,38 @@ def fitting(paths, what, n_read, found, most, notes=None):
     return found
 
 
+CALLS = "call of the calculator, which the model's chats have no place for"
+
+
+def rows_of(messages, format, where, notes):
+    """[(ids, mask)] of a conversation; [] if it cannot be used. Notes what is left out."""
+    try:
+        rows = format.conversation(messages, where)
+    except Unusable as e:
+        notes[e.reason] += 1
+        return []
+    if not format.has_calls:
+        parts = itertools.chain.from_iterable(map(chats.parts_of, messages))
+        notes[CALLS] += sum(part["type"] == "tool" for part in parts)
+    return rows
+
+
 def conversations(paths, tokenizer, n_positions, but_not=()):
     """[(ids, mask)] of files in any schema of chat/chats.py.
 
     but_not: kinds of conversation to leave out, where the rows say their "kind".
     """
+    format = formats.of(tokenizer)
     found, n_read, notes = [], 0, Counter()
     for path in paths:
         for where, messages, kind in chats.conversations(path, notes):
             if kind is not None and kind in but_not:
                 continue
-            n_read += 1
-            ids, mask = sample.render(messages, tokenizer, where)
-            if len(ids) - 1 <= n_positions:     # the last id is only predicted
-                found.append((ids, mask))
+            rows = rows_of(messages, format, where, notes)
+            n_read += len(rows)
+            for ids, mask in rows:
+                if len(ids) - 1 <= n_positions:     # the last id is only predicted
+                    found.append((ids, mask))
     return fitting(paths, "conversation", n_read, found, n_positions + 1, notes)
 
 
@@ -66,15 +84,17 @@ def comparisons(paths, tokenizer, most):
     all of them. DPO only predicts the last id, so a row may have one more.
     """
     found, n_read, notes = [], 0, Counter()
+    format = formats.of(tokenizer)
     for path in paths:
         for where, (prompt, replies, scores) in chats.comparisons(path, notes):
-            n_read += 1
-            begin = len(sample.render_prompt(prompt, tokenizer))
+            begin = [{**m, "weight": 0} for m in prompt]        # earlier replies are prompt
             rows = []
             for reply in replies:
-                messages = [*prompt, {"role": "assistant", "content": reply}]
-                ids, mask = sample.render(messages, tokenizer, where)
-                rows.append((ids, [0] * begin + mask[begin:]))      # earlier replies are prompt
+                messages = [*begin, {"role": "assistant", "content": reply}]
+                rows += rows_of(messages, format, where, notes)
+            if len(rows) < len(replies):
+                continue
+            n_read += 1
             if max(len(ids) for ids, _ in rows) <= most:
                 found.append(Compared(rows, np.array(scores, float)))
     return fitting(paths, "comparison", n_read, found, most, notes)
@@ -108,7 +128,8 @@ def train_and_test(read, run, data, held_out, *more):
 
 def prompt_of(task, tokenizer):
     """The ids of a task's question up to where the assistant begins to speak."""
-    return sample.render_prompt([{"role": "user", "content": task["question"]}], tokenizer)
+    question = {"role": "user", "content": task["question"]}
+    return formats.of(tokenizer).prompt([question])
 
 
 def tasks(path, models):

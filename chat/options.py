@@ -25,6 +25,7 @@ class Recipe:
     lora_alpha: float | None = None
     adapter: str | None = None          # the folder of one that learns on
     dtype: str | None = None            # of the model beside it
+    chat_format: str | None = None      # of a model that brings none, see formats.load
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ def add_stage(parser, name, rewards):
     if name != "reward":
         add_lora(parser)
     add = parser.add_argument_group("recipe").add_argument
+    add("--chat-format", metavar="FORMAT", help="how a model of others writes chats: chatml, "
+        "llama3, or a folder with a chat template (default: its own template)")
     for key, value in recipe_settings(name).items():
         what = SETTINGS[key].format(BATCH[name])
         add(option(key), type=type(value), default=value, choices=CHOICES.get(key),
@@ -204,7 +207,7 @@ def check_args(args):
         args.seed = args.seed or 0
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
-    for name in ("out", "start", "reference"):
+    for name in ("out", "start", "reference", "chat_format"):
         if getattr(args, name, None) == "":
             shown = "--leash-to" if name == "reference" else option(name)
             raise ValueError(f"{shown}: the name is empty")
@@ -239,7 +242,7 @@ def recipe_of(args):
     """The recipe of a stage, with the settings of the command line."""
     settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
     recipe = changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
-    names = "lora_rank", "lora_alpha", "adapter", "dtype"
+    names = "lora_rank", "lora_alpha", "adapter", "dtype", "chat_format"
     return replace(recipe, **{name: getattr(args, name, None) for name in names})
 
 

@@ -12,32 +12,41 @@ import sys
 import time
 from pathlib import Path
 
-import sample                           # before numpy
+from chat import formats, models        # before numpy
 import gpt
 import train
-from chat import models
 from model import adamw, adapters, corpus, lora, parallel, resume
 from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
 
-def load_stage(run, stage, out=None, mend=None, writable=True, dtype="float32"):
+
+def load_stage(
+    run, stage, out=None, mend=None, writable=True, dtype="float32", chat_format=None,
+):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
     out: the folder of the stage that is to come. mend: the command that makes the model, where that
-    is neither train.py nor align.py sft. writable, dtype: as for sample.load_model.
+    is neither train.py nor align.py sft. writable, dtype: as for sample.load_model. chat_format: as
+    for formats.load.
     """
     mend = mend or ("python train.py" if stage == "base" else "python align.py sft")
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     folder = run / stage
-    if not (folder / "model.safetensors").exists():
+    whole = "model.safetensors", "model.safetensors.index.json"
+    if not any((folder / name).exists() for name in whole):
         raise FileNotFoundError(f"{folder}: no finished model; make it with: {mend} --run {run}")
     if out and (run / out).resolve() == folder.resolve():
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    return sample.load_model(folder, writable, dtype)
+    model = formats.open_model(folder, writable, dtype, chat_format)
+    if not model[2].chats.is_known:
+        raise ValueError(
+            f"{folder}: neither has a chat template nor the tokens of our own chats; say how "
+            "conversations are written: --chat-format chatml, llama3, or a folder with a template")
+    return model
 
 
 def load_start(run, start, out, recipe, seed):
@@ -47,9 +56,10 @@ def load_start(run, start, out, recipe, seed):
     of the recipe.
     """
     if recipe.lora_rank is None and recipe.adapter is None:
-        return load_stage(run, start, out)
+        return load_stage(run, start, out, chat_format=recipe.chat_format)
     dtype = "bfloat16" if recipe.dtype == "bf16" else "float32"
-    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype)
+    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype,
+                                        chat_format=recipe.chat_format)
     if recipe.adapter is not None:
         adapter = adapters.read(recipe.adapter, params, cfg)
     else:
@@ -97,7 +107,10 @@ def replay_text(run, recipe, tokenizer, cfg, seed):
     """Windows of the text that the base model read, or None if the recipe has none."""
     if not recipe.replay:
         return None
-    shards, _ = corpus.load_run(run, tokenizer)
+    try:
+        shards, _ = corpus.load_run(run, tokenizer)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{e}; or learn without such text: --replay 0") from None
     return train.Windows(shards, cfg.n_positions, seed + 1)
 
 
@@ -148,11 +161,14 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
     # erode what the base model knows.
     optimizer = adamw.AdamW(learned, recipe.beta1, recipe.beta2, weight_decay=0.0)
     optimizer.params = params           # where Gradients puts arrays that processes share
-    identity = {**identity, **train.settings(recipe)}
+    format = formats.of(tokenizer)
+    identity = {**identity, **train.settings(recipe), "chat_template": format.digest}
     kept = resume.kept_settings(folder, identity, ("threads",))
     identity["threads"] = resume.keep_threads(kept)
-    with resume.begin(folder, learned, optimizer, cfg, tokenizer, identity, on_mismatch,
+    ours = tokenizer if format.has_calls else None      # the files of others are copied
+    with resume.begin(folder, learned, optimizer, cfg, ours, identity, on_mismatch,
                      end="<|im_end|>") as stage:
+        format.write(stage.place)
         learner = Learner(stage, params, cfg, optimizer, recipe)
         if save is gpt.save and recipe.save_every < recipe.steps:
             print(f"after {recipe.save_every} steps it can be talked to in another terminal:\n"

@@ -1,4 +1,4 @@
-"""chat/formats.py: which format a folder has, ChatML and Llama 3 in Python, what ends a reply."""
+"""chat/formats.py: which format a folder has, ChatML and Llama 3 in Python, what is learned."""
 
 import json
 import random
@@ -9,6 +9,7 @@ import pytest
 import bpe
 import sample
 from chat import formats, jinja
+from chat.template import Unusable
 from conversations import TOOLS, conversation, text_of
 from small_talker import TOK
 from tokens import huggingface
@@ -266,3 +267,187 @@ def test_qwen_3s_thoughts(shared):
     reply = ours.tokenizer.encode("<think>\nSo.\n</think>\n\nHi!<|im_end|>", allowed_special="all")
     assert ours.content(ours.prompt(HELLO), reply) == {"content": "Hi!", "reasoning_content": "So."}
     assert text_of(random.Random(1)) == text_of(random.Random(1))
+
+
+# ------------------------------------------------------------------------------ what is learned
+
+def reply(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+CALL = [{"type": "text", "text": "48/2 = "}, {"type": "tool", "text": "48/2"},
+        {"type": "output", "text": "24"}, {"type": "text", "text": "24"}]
+END = OTHER.special_tokens["<|im_end|>"]
+
+
+def ending(template, *ends):
+    """A format whose replies end with these special tokens."""
+    ours = made(template)
+    ours.ends = frozenset(OTHER.special_tokens[name] for name in ends)
+    return ours
+
+
+def shown_as(row):
+    """A row as text, with what is learned in brackets."""
+    ids, mask = row
+    assert len(ids) == len(mask)
+    text = ""
+    for i, token in enumerate(ids):
+        if mask[i] and not (i and mask[i - 1]):
+            text += "["
+        text += OTHER.decode([token])
+        if mask[i] and not mask[i + 1:i + 2] == [1]:
+            text += "]"
+    return text
+
+
+def test_what_is_learned_of_a_conversation():
+    """Each reply with the token that ends it: not its line feed, and nothing of what is read."""
+    chatml = ending(SMOLLM, "<|im_end|>", "<|endoftext|>")
+    two_turns = [*HELLO, reply("Who?"), {"role": "user", "content": "I"}, reply("<|im_end|> a")]
+    row, = chatml.conversation(two_turns)
+    assert shown_as(row) == (
+        "<|im_start|>system\nYou are SmolLM.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\n[Who?<|im_end|>]\n"
+        "<|im_start|>user\nI<|im_end|>\n<|im_start|>assistant\n[<|im_end|> a<|im_end|>]")
+    assert row[0] == OTHER.encode(chatml.text(two_turns, None, False), allowed_special="all")[:-1]
+    prompt = chatml.prompt(HELLO)
+    assert row[0][:len(prompt)] == prompt and row[1][:len(prompt)] == [0] * len(prompt)
+    llama3 = ending(formats.LLAMA3, "<|eot_id|>")
+    row, = llama3.conversation([*HELLO, reply(" Who?\n")])
+    assert shown_as(row) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n[Who?<|eot_id|>]")
+
+
+def test_prompts_and_replies_are_encoded_apart():
+    """A model reads the prompt as its own tokens, also where they would join with the reply's."""
+    ours = ending(CHATML, "<|im_end|>")
+    (ids, mask), = ours.conversation([*HELLO, reply("\nWho?")])
+    n = mask.index(1)
+    assert ids[:n] == ours.prompt(HELLO) and OTHER.decode(ids[n:]) == "\nWho?<|im_end|>"
+
+
+def test_what_is_read_and_not_learned():
+    ours = ending(CHATML, "<|im_end|>")
+    row, = ours.conversation([*HELLO, reply("a", weight=0), *HELLO, reply("b")])
+    assert shown_as(row).count("[") == 1 and "a<|im_end|>" in shown_as(row)
+    row, = ours.conversation([*HELLO, reply(CALL)])
+    assert shown_as(row).endswith("[48/2 = 24<|im_end|>]")
+    with pytest.raises(Unusable, match="nothing but calls of a tool"):
+        ours.conversation([*HELLO, reply(CALL[1:3])])
+    with pytest.raises(ValueError, match="^file:3: .*expected"):
+        ours.conversation(HELLO * 2, "file:3")
+    chat = [*HELLO, reply("goat")]
+    assert formats.Own(TOK).conversation(chat) == [sample.render(chat, TOK)]
+
+
+def test_a_template_that_rewrites_turns_is_learned_turn_by_turn(monkeypatch):
+    """As Qwen 3's, which takes the thoughts out of all replies but the last."""
+    def render(template, variables):
+        text = ""
+        for m in variables["messages"]:
+            thoughts = "<think>\n" * (m is variables["messages"][-1] and m["role"] == "assistant")
+            text += f"<|im_start|>{m['role']}\n{thoughts}{m['content']}<|im_end|>\n"
+        return text + "<|im_start|>assistant\n" * variables["add_generation_prompt"]
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    rows = ending("T", "<|im_end|>").conversation([*HELLO, reply("a"), *HELLO, reply("b")])
+    first = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert [shown_as(row) for row in rows] == [
+        f"{first}[<think>\na<|im_end|>]", f"{first}a<|im_end|>\n{first}[<think>\nb<|im_end|>]"]
+
+
+@pytest.mark.parametrize("written, said", [
+    ("<|im_start|>assistant\na<|im_end|>", "asks for a reply behind .*<think>.n', and writes it "
+                                           "behind another text.*--chat-format"),
+    ("<|im_start|>assistant\n<think>\na\n", "ends a reply with .*think>.na.n', and known ends are "
+                                            "<.im_end.>; name its end as eos_token_id"),
+])
+def test_replies_that_cannot_be_told_from_prompts(monkeypatch, written, said):
+    def render(template, variables):
+        asked = "<|im_start|>assistant\n<think>\n"
+        return asked if variables["add_generation_prompt"] else written
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    with pytest.raises(ValueError, match=f"^file:3: here: the chat template {said}"):
+        ending("T", "<|im_end|>").conversation([*HELLO, reply("a")], "file:3")
+
+
+def test_the_answer_is_what_is_behind_the_thoughts():
+    ours = made(CHATML)
+    ids = OTHER.encode("<think>\n#### 1\n</think>\n\n#### 2<|im_end|>", allowed_special="all")
+    assert ours.answer(ours.prompt(HELLO), ids) == "#### 2"
+    assert ours.answer(ours.prompt(HELLO), OTHER.encode_ordinary("<think> #### 1")) == ""
+
+
+def test_qwen_3_is_learned_as_it_writes(shared):
+    pytest.importorskip("jinja2", "3.1.6", reason="jinja2 is not here")
+    folder = shared("tokenizers/qwen3")
+    ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
+    rows = ours.conversation([*HELLO, reply("<think>\nx\n</think>\n\na"), *HELLO, reply("b")])
+    learned = [[i for i, m in zip(ids, mask) if m] for ids, mask in rows]
+    assert [ours.tokenizer.decode(ids) for ids in learned] == [
+        "<think>\nx\n</think>\n\na<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
+    assert ours.prompt(HELLO) == rows[0][0][:rows[0][1].index(1)]
+
+
+# ------------------------------------------------------------------------ --chat-format, and files
+
+def test_a_format_that_is_chosen(tmp_path):
+    tokens = OTHER.special_tokens
+    (tmp_path / "base").mkdir()
+    base = folder_of(tmp_path / "base", beside={"generation_config.json": {
+        "eos_token_id": tokens["<|endoftext|>"], "temperature": 0.6}}, eos_token="<|endoftext|>")
+    assert not formats.load(base, OTHER).is_known
+    chatml = formats.load(base, OTHER, "chatml")
+    assert chatml.ends == {tokens["<|endoftext|>"], END} and chatml.is_known
+    assert chatml.text(HELLO) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    llama3 = formats.load(base, OTHER, "llama3")
+    assert llama3.prompt(HELLO)[0] == tokens["<|begin_of_text|>"]
+    assert llama3.ends == {tokens["<|endoftext|>"], tokens["<|eot_id|>"]}
+    assert llama3.digest != chatml.digest == formats.load(base, OTHER, "chatml").digest
+    (tmp_path / "other").mkdir()
+    other = folder_of(tmp_path / "other", chat_template=SMOLLM, eos_token="<|im_end|>")
+    of_other = formats.load(base, OTHER, str(other))
+    assert of_other.text(HELLO).startswith("<|im_start|>system\nYou are SmolLM.")
+    assert of_other.ends == chatml.ends
+
+
+@pytest.mark.parametrize("chosen, tokenizer, said", [
+    ("chat", OTHER, "no folder with a chat template and an eos_token; name one, or chatml or "),
+    ("llama3", bpe.Tokenizer.train(["a"], 262, special_tokens=["<|im_end|>"]),
+     "has no token <.begin_of_text.>, which this format needs"),
+    ("chatml", TOK, "has the tokens of our own format"),
+])
+def test_a_format_that_cannot_be_chosen(tmp_path, chosen, tokenizer, said):
+    folder_of(tmp_path, tokenizer)
+    with pytest.raises(ValueError, match=f"^--chat-format {chosen}: .*{said}"):
+        formats.load(tmp_path, tokenizer, chosen)
+
+
+def test_a_format_is_written_beside_a_model(tmp_path):
+    """So that the folder is loaded with the same, whatever template lay there before."""
+    for name in ("base", "sft"):
+        (tmp_path / name).mkdir()
+    token = {"__type": "AddedToken", "content": "<|endoftext|>"}
+    base = folder_of(tmp_path / "base", OTHER, {"chat_template.jinja": "J", "vocab.json": "{}",
+                                                "generation_config.json": {"temperature": 0.6}},
+                     eos_token=token, model_max_length=9)
+    sft = folder_of(tmp_path / "sft", TOK, {"chat_template.jinja": "old"})
+    formats.load(base, OTHER, "chatml").write(sft)
+    again = formats.load(sft, OTHER)
+    assert again.templates == {"default": CHATML} and again.text(HELLO).startswith("<|im_start|>")
+    ends = sorted([END, OTHER.special_tokens["<|endoftext|>"]])
+    assert again.ends == set(ends)
+    config = json.loads((sft / "tokenizer_config.json").read_text())
+    assert config == {"eos_token": "<|im_end|>", "model_max_length": 9, "chat_template": CHATML}
+    written = json.loads((sft / "generation_config.json").read_text())
+    assert written == {"temperature": 0.6, "eos_token_id": ends}
+    for name in ("tokenizer.json", "vocab.json"):
+        assert (sft / name).read_bytes() == (base / name).read_bytes()
+    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "U"}]
+    folder_of(base, chat_template=named, eos_token="<|im_end|>")
+    (base / "chat_template.jinja").unlink()
+    formats.load(base, OTHER).write(sft)
+    assert formats.load(sft, OTHER).templates == {"default": "D", "tool_use": "U"}
