@@ -12,6 +12,7 @@ the batches of a step are added up in them.
     checks        what a launcher checks before it launches
     cublas        matrix products by NVIDIA's libraries
     muon          Muon's step for a matrix
+    llama         what the Llama family has and GPT-2 has not
 
 An output must not share memory with another array, unless its launcher allows it to replace an
 input (in_place). The values of indices (tokens, targets, rows) are not checked here, because they
@@ -28,10 +29,16 @@ from model import checkpoint
 import numpy as np
 
 from kernels import cublas, muon
-from kernels.checks import apart, check, check_each, cp, limits, real, width
+from kernels.checks import (
+    apart, check, check_columns, check_each, cp, limits, real, row_length, width,
+)
 from kernels.launching import (
-    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, lanes_of, launch, or_empty, packed,
-    packs, rows_that_fit, say_once, scratch, strip_bytes,
+    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, column_sums, lanes_of, launch,
+    or_empty, packed, packs, rows_that_fit, say_once, scratch, strip_bytes,
+)
+from kernels.llama import (     # noqa: F401        offered here as all others are
+    add_to, rmsnorm_backward, rmsnorm_forward, rotary_backward, rotary_forward, swiglu_backward,
+    swiglu_forward,
 )
 
 
@@ -59,15 +66,6 @@ def _installed_package():
     package = sys.modules["kernels.installed"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
     return package
-
-
-def _column_sums(partial, sums, rest=None, *, add):
-    """The sums of the columns (shares,F) -> (F,), or the first to one array and others to rest."""
-    shares, F = partial.shape
-    launch(
-        "bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256,
-        partial, sums, rest, shares, F, sums.size, add,
-    )
 
 
 # ---------------------------------------------------------------------------------- layernorm.cu
@@ -127,7 +125,7 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
         shared=4 * warps * sums,
         defines=_packs_a_lane(C, dtype),
     )
-    _column_sums(partial, dw, db, add=add)
+    column_sums(partial, dw, db, add=add)
     return dx, dw, db
 
 
@@ -163,20 +161,22 @@ def gelu_backward(dy, x, out=None):
 
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
-    """N int32 of any shape twice, (V,C), (P,C) -> (N,C)"""
+    """N int32 of any shape twice, (V,C), (P,C) or None -> (N,C)"""
     N, C = tokens.size, wte.shape[1]
     dtype = real("wte", wte)
     x = or_empty(out, (N, C), dtype)
     check_each({"tokens": tokens, "positions": positions}, tokens.shape, np.int32)
-    for what, a, rows in (("wte", wte, len(wte)), ("wpe", wpe, len(wpe)), ("x", x, N)):
-        check(what, a, (rows, C), dtype, packed(C, dtype))
+    is_packed = packed(C, dtype)
+    check("wte", wte, (len(wte), C), dtype, is_packed)
+    check("x", x, (N, C), dtype, is_packed)
+    if wpe is not None:
+        check("wpe", wpe, (len(wpe), C), dtype, is_packed)
     apart({"x": x}, {"tokens": tokens, "positions": positions, "wte": wte, "wpe": wpe})
     blocks = ceil_div(N * packs(C, dtype), 256)
-    defines = packed(C, dtype)
     launch(
         "embedding.cu", "embedding_forward", dtype, blocks, 256,
         tokens, positions, wte, wpe, x, N, C,
-        defines=defines,
+        defines=is_packed,
     )
     return x
 
@@ -254,54 +254,66 @@ def _launch_attention(name, shape, dtype, args, own, floats=0):
     """Tensor cores for bfloat16 and heads of 32, 64 or 128, if the GPU's shared memory is enough.
     Else the plain kernel.
 
-    shape: (B, T, NH, HS). A block keeps one or two tiles of its rows of so many arrays (own), four
-    tiles that pass by, and so many floats.
+    shape: (B, T, NH, NKV, HS). A block keeps one or two tiles of its rows of so many arrays (own),
+    four tiles that pass by, and so many floats.
     """
-    B, T, NH, HS = shape
-    scale = HS**-0.5
+    B, T, NH, NKV, HS = shape
+    heads = NKV if name.endswith("kv") else NH
+    scale, defines = HS**-0.5, grouped(NH, NKV)
     if dtype == np.uint16 and HS in (32, 64, 128):
         for tiles, ending in TILES.get((name, HS), ((2, ""),)):
             shared = (tiles * own + 4) * TILE * HS * 2 + 4 * floats
             if shared <= limits().shared_bytes:
-                grid = ceil_div(T, tiles * TILE), NH, B
+                grid = ceil_div(T, tiles * TILE), heads, B
                 kernel = f"{name}_{HS}{ending}"
                 launch(
                     "attention.cu", kernel, dtype, grid, 128,
-                    *args, T, NH, scale, shared=shared,
+                    *args, T, NH, scale, shared=shared, defines=defines,
                 )
                 return
         say_once(
             f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} "
             f"bytes of shared memory, this GPU has {limits().shared_bytes}"
         )
-    grid = ceil_div(T, 4), NH, B
+    grid = ceil_div(T, 4), heads, B
     launch(
         "attention.cu", f"{name}_v1", dtype, grid, 128,
-        *args, T, NH, HS, scale,
+        *args, T, NH, HS, scale, defines=defines,
     )
 
 
-def _attention_shape(qkv, n_head, hidden):
-    """(B, T, NH, HS) of qkv (B,T,3C), if the kernels can do it."""
+def grouped(NH, NKV):
+    """The define that says how many query heads share a head of keys; () where each has its own."""
+    return () if NH == NKV else (f"-DGROUP={NH // NKV}",)
+
+
+def _attention_shape(qkv, n_head, n_kv_head, hidden):
+    """(B, T, NH, NKV, HS) of qkv (B,T,(NH+2NKV)*HS), if the kernels can do it."""
     if hidden is not None:
         raise ValueError(
             "hidden: the kernels have no rows of several texts; give each text a row of its own")
-    B, T, C3 = qkv.shape
-    HS, rest = divmod(C3, 3 * n_head)
-    if rest or HS > MOST_HEAD_SIZE:
+    B, T, columns = qkv.shape
+    NKV = n_kv_head or n_head
+    n_heads = n_head + 2 * NKV
+    HS, rest = divmod(columns, n_heads)
+    if rest or HS > MOST_HEAD_SIZE or n_head % NKV:
         raise ValueError(
-            f"qkv: {C3} columns for {n_head} heads; expected three times a multiple of {n_head}, "
-            f"and heads of {MOST_HEAD_SIZE} at most")
-    return B, T, n_head, HS
+            f"qkv: {columns} columns for {n_head} heads, {NKV} of keys and {NKV} of values; "
+            f"expected a multiple of {n_heads}, heads of {MOST_HEAD_SIZE} at most, and as many "
+            "query heads for each head of keys")
+    return B, T, n_head, NKV, HS
 
 
-def attention_forward(qkv, n_head, out=None, hidden=None):
-    """(B,T,3C) -> (B,T,C), cache. hidden must be None."""
-    shape = _attention_shape(qkv, n_head, hidden)
+def attention_forward(qkv, n_head, out=None, hidden=None, n_kv_head=None):
+    """(B,T,(NH+2NKV)*HS) -> (B,T,NH*HS), cache. hidden must be None.
+
+    qkv: queries | keys | values. n_kv_head: NKV, where it is not NH.
+    """
+    shape = _attention_shape(qkv, n_head, n_kv_head, hidden)
     dtype = real("qkv", qkv)
-    B, T, NH, HS = shape
+    B, T, NH, NKV, HS = shape
     o, lse = out or (cp.empty((B, T, NH * HS), dtype), cp.empty((B, NH, T, 1), np.float32))
-    check("qkv", qkv, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
+    check("qkv", qkv, qkv.shape, dtype, packed(HS, dtype))
     check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
     check("lse", lse, (B, NH, T, 1), np.float32)
     apart({"o": o, "lse": lse}, {"qkv": qkv})
@@ -309,17 +321,17 @@ def attention_forward(qkv, n_head, out=None, hidden=None):
     return o, (qkv, o, lse)
 
 
-def attention_backward(do, cache, n_head, out=None, hidden=None):
-    """(B,T,C) -> (B,T,3C). hidden must be None.
+def attention_backward(do, cache, n_head, out=None, hidden=None, n_kv_head=None):
+    """(B,T,NH*HS) -> dqkv (B,T,(NH+2NKV)*HS). hidden must be None.
 
     out cannot take the place of qkv, which other blocks read to the end.
     """
     qkv, o, lse = cache
-    shape = _attention_shape(qkv, n_head, hidden)
+    shape = _attention_shape(qkv, n_head, n_kv_head, hidden)
     dtype = real("qkv", qkv)
-    B, T, NH, HS = shape
+    B, T, NH, NKV, HS = shape
     dqkv = or_empty(out, qkv.shape, dtype)
-    check_each({"qkv": qkv, "dqkv": dqkv}, (B, T, 3 * NH * HS), dtype, packed(HS, dtype))
+    check_each({"qkv": qkv, "dqkv": dqkv}, qkv.shape, dtype, packed(HS, dtype))
     check_each({"o": o, "do": do}, (B, T, NH * HS), dtype, packed(HS, dtype))
     check("lse", lse, (B, NH, T, 1), np.float32)
     apart({"dqkv": dqkv}, {"qkv": qkv, "o": o, "do": do, "lse": lse})
@@ -327,7 +339,7 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
     grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
     launch(
         "attention.cu", "attention_backward_rows", dtype, grid, 128,
-        o, do, D, T, NH, HS,
+        o, do, D, T, NH, HS, defines=grouped(NH, NKV),
     )
     args = qkv, do, lse, D, dqkv
     _launch_attention("attention_backward_q", shape, dtype, args, own=2)
@@ -337,36 +349,45 @@ def attention_backward(do, cache, n_head, out=None, hidden=None):
 
 # ------------------------------------------------------------------------------------- decode.cu
 
+MOST_HEADS = 8          # query heads that a block of decode_attention has at once: registers
+
 
 def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
-    """Attention of T new positions a row to all before them: (B,T,3C) -> (B,T,C)
+    """Attention of T new positions a row to all before: (B,T,(NH+2NKV)*HS) -> (B,T,NH*HS)
 
-    The keys and values of the first n_new (B,) of them go into the caches (B,NH,S,HS) behind the
+    The keys and values of the first n_new (B,) of them go into the caches (B,NKV,S,HS) behind the
     first length (B,), where they must fit.
     """
-    B, NH, S, HS = k_cache.shape
-    T = qkv.shape[1]
-    C = NH * HS
+    B, NKV, S, HS = k_cache.shape
+    T, columns = qkv.shape[1:]
+    NH = columns // HS - 2 * NKV
     dtype = real("qkv", qkv)
-    o = or_empty(out, (B, T, C), dtype)
-    check("qkv", qkv, (B, T, 3 * C), dtype, packed(HS, dtype))
+    if HS > MOST_HEAD_SIZE or NH < 1 or NH % NKV:
+        raise ValueError(
+            f"qkv: {columns} columns for a cache of {NKV} heads of {HS}; expected heads of "
+            f"{MOST_HEAD_SIZE} at most, and as many query heads for each of the cache")
+    o = or_empty(out, (B, T, NH * HS), dtype)
+    check("qkv", qkv, (B, T, (NH + 2 * NKV) * HS), dtype, packed(HS, dtype))
     caches = {"k_cache": k_cache, "v_cache": v_cache}
-    check_each(caches, (B, NH, S, HS), dtype, packed(HS, dtype))
-    check("o", o, (B, T, C), dtype, packed(HS, dtype))
+    check_each(caches, (B, NKV, S, HS), dtype, packed(HS, dtype))
+    check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
     check_each({"length": length, "n_new": n_new}, (B,), np.int32)
     apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new})
-    if HS > MOST_HEAD_SIZE:
-        raise ValueError(f"heads of {HS}, {MOST_HEAD_SIZE} at most")
     arrays = qkv, k_cache, v_cache, length, n_new
+    defines = grouped(NH, NKV)
     launch(
-        "decode.cu", "cache_append", dtype, ceil_div(B * T * C, 256), 256,
-        *arrays, B, T, NH, S, HS,
+        "decode.cu", "cache_append", dtype, ceil_div(B * T * NKV * HS, 256), 256,
+        *arrays, B, T, NKV, S, HS, defines=defines,
     )
-    shared = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
+    for_a_head = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
+    most = min(MOST_HEADS, max(1, limits().shared_bytes // for_a_head))
+    heads = max(n for n in range(1, most + 1) if NH // NKV % n == 0)
+    if heads > 1:
+        defines += (f"-DHEADS={heads}",)
     launch(
-        "decode.cu", "decode_attention", dtype, (NH, T, B), 256,
-        *arrays, o, T, NH, S, HS, HS**-0.5, shared=shared,
-        defines=packed(HS, dtype),
+        "decode.cu", "decode_attention", dtype, (NH // heads, T, B), 256,
+        *arrays, o, T, NH, S, HS, HS**-0.5, shared=heads * for_a_head,
+        defines=(*defines, *packed(HS, dtype)),
     )
     return o
 
@@ -429,27 +450,27 @@ def loss_sum(nll, weights, state, add=False):
 
 
 def bias_forward(y, b):
-    """y += b in place: (N,F), (F,)"""
+    """y += b in place: (N,F), (F,). y may be columns of longer rows."""
     N, F = y.shape
     dtype = real("y", y)
-    check("y", y, (N, F), dtype, packed(F, dtype))
-    check("b", b, (F,), dtype, packed(F, dtype))
+    stride = row_length(y)
+    is_packed = packed(F, dtype, stride)
+    check_columns("y", y, (N, F), dtype, is_packed)
+    check("b", b, (F,), dtype, is_packed)
     apart({"y": y}, {"b": b})
     blocks = ceil_div(N * packs(F, dtype), 256)
-    launch(
-        "bias.cu", "bias_forward", dtype, blocks, 256,
-        y, b, N, F,
-        defines=packed(F, dtype),
-    )
+    launch("bias.cu", "bias_forward", dtype, blocks, 256, y, b, N, F, stride, defines=is_packed)
     return y
 
 
 def bias_backward(dy, out=None, add=False):
-    """The sums of dy's columns: (N,F) -> (F,)"""
+    """The sums of dy's columns: (N,F) -> (F,). dy may be columns of longer rows."""
     N, F = dy.shape
     dtype = real("dy", dy)
+    stride = row_length(dy)
+    is_packed = packed(F, dtype, stride)
     db = or_empty(out, (F,), np.float32)
-    check("dy", dy, (N, F), dtype, packed(F, dtype))
+    check_columns("dy", dy, (N, F), dtype, is_packed)
     check("db", db, (F,), np.float32)
     apart({"db": db}, {"dy": dy})
     strips = ceil_div(packs(F, dtype), 32)
@@ -458,10 +479,9 @@ def bias_backward(dy, out=None, add=False):
     partial = scratch((shares, F))
     launch(
         "bias.cu", "bias_backward_v2", dtype, (strips, shares), 256,
-        dy, partial, N, F, shared=strip_bytes(dtype),
-        defines=packed(F, dtype),
+        dy, partial, N, F, stride, shared=strip_bytes(dtype), defines=is_packed,
     )
-    _column_sums(partial, db, add=add)
+    column_sums(partial, db, add=add)
     return db
 
 
@@ -478,14 +498,17 @@ def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
     return out
 
 
-def linear_forward(x, w, b, out=None):
-    """(N,C), (C,F), (F,) -> (N,F)"""
+def linear_forward(x, w, b=None, out=None):
+    """(N,C), (C,F), (F,) or None -> (N,F)"""
     y = or_empty(out, (len(x), w.shape[1]), real("x", x))
     return matmul(x, w, y, bias=b)
 
 
 def linear_backward(dy, x, w, out=None, add=False):
-    """(N,F), (N,C), (C,F) -> (N,C), (C,F), (F,). dx may take the place of x."""
+    """(N,F), (N,C), (C,F) -> (N,C), (C,F), (F,). dx may take the place of x.
+
+    A layer without a bias gives None as the place of db.
+    """
     dx, dw, db = out or (
         cp.empty(x.shape, real("dy", dy)),
         cp.empty(w.shape, np.float32),
@@ -494,7 +517,8 @@ def linear_backward(dy, x, w, out=None, add=False):
     apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
     apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
     matmul(x, dy, dw, x_t=True, add=add)
-    bias_backward(dy, db, add)
+    if db is not None:
+        bias_backward(dy, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
 
 

@@ -1,7 +1,9 @@
 /* attention.cu: o_i = sum_{j<=i} p_ij v_j, p_i = softmax_j(s_ij), s_ij = q_i . k_j / sqrt(HS)
    spec: gpt.attention_forward
-   qkv (B,T,3,NH,HS) real, as the product before leaves it; o, do (B,T,NH,HS) real;
-   lse, D (B,NH,T) float. Any T >= 1.
+   qkv (B,T,NH+2NKV,HS) real, as the products before leave it: queries, keys, values; o, do
+   (B,T,NH,HS) real; lse, D (B,NH,T) float. Any T >= 1.
+   GROUP = NH / NKV query heads, neighbours, share a head of keys and values. It is known when this
+   is compiled: with 1, which is GPT-2, nothing of it is left in the machine code.
    Forward 2 T^2 C multiply-adds a sequence (causal), backward 3.5 times that: the scores are never
    stored, so it is bound by arithmetic; floor = flops / tensor-core peak.
    v1 one warp per query (or key, in the backward), any HS up to MOST_HS (kernels/launching.py), any
@@ -10,18 +12,26 @@
    a warp for every 32 queries, so that what it reads of a tile serves two products; the next tile
    is on its way while one is worked on.
    No atomics: the gradients of keys and of queries are two kernels that each make the probabilities
-   again. */
+   again. A block of keys goes through the queries of one head of its group after the other. */
+
+#ifndef GROUP
+#define GROUP 1
+#endif
 
 /* ------------------------------------------------------------------------------- v1, plain */
 
-struct Heads {    /* where head h of sequence b lies; rows are `row` numbers apart */
+struct Heads {    /* where query head h of sequence b and its keys lie; rows are `row` apart */
     size_t q, k, v, o, stat;
     int row, out_row;
 };
 __device__ __forceinline__ Heads heads_at(int b, int h, int T, int NH, int HS) {
-    int C = NH * HS;
-    size_t q = (size_t)b * T * 3 * C + h * HS;
-    return {q, q + C, q + 2 * C, (size_t)b * T * C + h * HS, ((size_t)b * NH + h) * T, 3 * C, C};
+    int C = NH * HS, of_keys = C / GROUP, row = C + 2 * of_keys;
+    size_t begin = (size_t)b * T * row, q = begin + h * HS, k = begin + C + h / GROUP * HS;
+    return {q, k, k + of_keys, (size_t)b * T * C + h * HS, ((size_t)b * NH + h) * T, row, C};
+}
+/* From a query head to the next one that has the same keys. */
+__device__ __forceinline__ void next_of_group(Heads &at, int T, int HS) {
+    at.q += HS, at.o += HS, at.stat += T;
 }
 __device__ __forceinline__ float dot_row(const real *x, const real *y, int HS) {
     float sum = 0.0f;
@@ -103,29 +113,34 @@ extern "C" __global__ void attention_backward_q_v1(const real *qkv, const real *
 }
 
 /* One warp, one key: dv_j = sum_i p_ij do_i, dk_j = scale sum_i ds_ij q_i over the queries from j
-   on. */
+   on, of all heads of its group. Grid (T / warps, NKV, B). */
 extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real *d_o,
         const float *lse, const float *D, real *dqkv, int T, int NH, int HS, float scale) {
     int lane = threadIdx.x % 32, j = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (j >= T) return;
-    Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
+    Heads at = heads_at(blockIdx.z, blockIdx.y * GROUP, T, NH, HS);
     const real *k = qkv + at.k + (size_t)j * at.row, *v = qkv + at.v + (size_t)j * at.row;
     float dk[MOST_HS / 32] = {}, dv[MOST_HS / 32] = {};
-    for (int i0 = j; i0 < T; i0 += 32) {
-        int i = i0 + lane;
-        float p = 0.0f, ds = 0.0f;
-        if (i < T) {
-            p = expf(scale * dot_row(k, qkv + at.q + (size_t)i * at.row, HS) - lse[at.stat + i]);
-            ds = p * (dot_row(v, d_o + at.o + (size_t)i * at.out_row, HS) - D[at.stat + i]);
-        }
-        for (int n = 0; n < 32 && i0 + n < T; n++) {
-            float pn = __shfl_sync(ALL_LANES, p, n), dsn = __shfl_sync(ALL_LANES, ds, n);
-            for (int c = 0; c * 32 + lane < HS; c++) {
-                dv[c] += pn * to_float(d_o[at.o + (size_t)(i0 + n) * at.out_row + c * 32 + lane]);
-                dk[c] += dsn * to_float(qkv[at.q + (size_t)(i0 + n) * at.row + c * 32 + lane]);
+#pragma unroll 1
+    for (int h = 0; h < GROUP; h++, next_of_group(at, T, HS))
+        for (int i0 = j; i0 < T; i0 += 32) {
+            int i = i0 + lane;
+            float p = 0.0f, ds = 0.0f;
+            if (i < T) {
+                const real *q = qkv + at.q + (size_t)i * at.row;
+                p = expf(scale * dot_row(k, q, HS) - lse[at.stat + i]);
+                ds = p * (dot_row(v, d_o + at.o + (size_t)i * at.out_row, HS) - D[at.stat + i]);
+            }
+            for (int n = 0; n < 32 && i0 + n < T; n++) {
+                float pn = __shfl_sync(ALL_LANES, p, n), dsn = __shfl_sync(ALL_LANES, ds, n);
+                const real *q = qkv + at.q + (size_t)(i0 + n) * at.row,
+                    *g = d_o + at.o + (size_t)(i0 + n) * at.out_row;
+                for (int c = 0; c * 32 + lane < HS; c++) {
+                    dv[c] += pn * to_float(g[c * 32 + lane]);
+                    dk[c] += dsn * to_float(q[c * 32 + lane]);
+                }
             }
         }
-    }
     for (int c = 0; c * 32 + lane < HS; c++) {
         from_float(scale * dk[c], &dqkv[at.k + (size_t)j * at.row + c * 32 + lane]);
         from_float(dv[c], &dqkv[at.v + (size_t)j * at.row + c * 32 + lane]);
@@ -405,7 +420,8 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_q_ti
 
 /* dk and dv of 64 M keys: scores stand with keys as rows, so that p and ds come out of one product
    as the a of the next. The early keys, which most queries see, start first. A query from T on has
-   zeros for q, do, lse and D, and so adds nothing. */
+   zeros for q, do, lse and D, and so adds nothing. The first tile of the group's next head follows
+   upon the last of this one without a pause. Grid (T / 64 M, NKV, B). */
 template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_tiles(
         const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv,
         int T, int NH, float scale) {
@@ -414,7 +430,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
     float *lses = (float *)(dO + 2 * TILE * HS), *Ds = lses + 2 * TILE;
     int k0 = blockIdx.x * M * TILE, warp = threadIdx.x / 32, t = threadIdx.x % 4,
         row0 = k0 + 16 * M * warp;
-    Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
+    Heads at = heads_at(blockIdx.z, blockIdx.y * GROUP, T, NH, HS);
     float dk[M][HS / 8][4] = {}, dv[M][HS / 8][4] = {}, unit = scale * LOG2E;
     auto send = [&](int q0, int place) {
         load_tile<HS, TILE>(Q + place * TILE * HS, qkv + at.q, at.row, q0, T);
@@ -427,36 +443,40 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
     load_tile<HS, M * TILE>(V, qkv + at.v, at.row, k0, T);
     send(k0, 0);
     cp_async_commit();
-    for (int q0 = k0, now = 0; q0 < T; q0 += TILE, now ^= 1) {
-        cp_async_wait<0>();
-        __syncthreads();                                /* as in next_keys */
-        if (q0 + TILE < T) send(q0 + TILE, now ^ 1);
-        cp_async_commit();
-        for (int step = 0; step < TILE; step += STEP) {
-            if (q0 + step + STEP <= row0) continue;    /* all queries come before the warp's keys */
-            const bf16 *queries = Q + (now * TILE + step) * HS,
-                *slopes = dO + (now * TILE + step) * HS;
-            float p[M][STEP / 8][4], ds[M][STEP / 8][4];
-            product_transposed<HS, M, STEP>(p, K + 16 * M * warp * HS, queries);
-            product_transposed<HS, M, STEP>(ds, V + 16 * M * warp * HS, slopes);
-            if (q0 + step < row0 + 16 * M) mask<M, STEP, false>(p, row0 - q0 - step);
+#pragma unroll 1
+    for (int h = 0, now = 0; h < GROUP; h++)
+        for (int q0 = k0; q0 < T; q0 += TILE, now ^= 1) {
+            cp_async_wait<0>();
+            __syncthreads();                                /* as in next_keys */
+            if (q0 + TILE < T) send(q0 + TILE, now ^ 1);
+            else if (h + 1 < GROUP) next_of_group(at, T, HS), send(k0, now ^ 1);
+            cp_async_commit();
+            for (int step = 0; step < TILE; step += STEP) {
+                /* all queries come before the warp's keys */
+                if (q0 + step + STEP <= row0) continue;
+                const bf16 *queries = Q + (now * TILE + step) * HS,
+                    *slopes = dO + (now * TILE + step) * HS;
+                float p[M][STEP / 8][4], ds[M][STEP / 8][4];
+                product_transposed<HS, M, STEP>(p, K + 16 * M * warp * HS, queries);
+                product_transposed<HS, M, STEP>(ds, V + 16 * M * warp * HS, slopes);
+                if (q0 + step < row0 + 16 * M) mask<M, STEP, false>(p, row0 - q0 - step);
 #pragma unroll
-            for (int n = 0; n < STEP / 8; n++) {
-                float2 of_lse = *(float2 *)(lses + now * TILE + step + 8 * n + 2 * t),
-                    of_D = *(float2 *)(Ds + now * TILE + step + 8 * n + 2 * t);
-                of_lse.x *= LOG2E, of_lse.y *= LOG2E;
+                for (int n = 0; n < STEP / 8; n++) {
+                    float2 of_lse = *(float2 *)(lses + now * TILE + step + 8 * n + 2 * t),
+                        of_D = *(float2 *)(Ds + now * TILE + step + 8 * n + 2 * t);
+                    of_lse.x *= LOG2E, of_lse.y *= LOG2E;
 #pragma unroll
-                for (int m = 0; m < M; m++)
+                    for (int m = 0; m < M; m++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        p[m][n][i] = exp2f(p[m][n][i] * unit - (i % 2 ? of_lse.y : of_lse.x));
-                        ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - (i % 2 ? of_D.y : of_D.x));
-                    }
+                        for (int i = 0; i < 4; i++) {
+                            p[m][n][i] = exp2f(p[m][n][i] * unit - (i % 2 ? of_lse.y : of_lse.x));
+                            ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - (i % 2 ? of_D.y : of_D.x));
+                        }
+                }
+                product<HS, M, STEP>(dv, p, slopes);
+                product<HS, M, STEP>(dk, ds, queries);
             }
-            product<HS, M, STEP>(dv, p, slopes);
-            product<HS, M, STEP>(dk, ds, queries);
         }
-    }
 #pragma unroll
     for (int m = 0; m < M; m++) {
         store_rows<HS>(dqkv + at.k, at.row, dk[m], row0 + 16 * m, T, scale, scale);

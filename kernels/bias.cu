@@ -1,23 +1,25 @@
 /* bias.cu: y <- y + b for every row, and db = the column sums of dy
    spec: gpt.linear_forward, gpt.linear_backward
-   y, dy (N,F), b (F,) real; db (F,) float. Any N, F >= 1.
+   y, dy (N,F) real, rows `stride` apart; b (F,) real; db (F,) float. Any N, F >= 1.
    Forward moves 2 N F numbers, backward N F: memory bound.
    Backward v1: one thread per column. v2: a block sums a strip of 32*WIDTH columns over its share
    of the rows, warps taking turns; column_sums adds up the shares, in order: same bits every
    time. */
 
 /* One thread, WIDTH columns of one row. */
-extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F) {
+extern "C" __global__ void bias_forward(real *y, const real *b, int N, int F,
+        int stride) {
     int packs = (F + WIDTH - 1) / WIDTH;
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)N * packs) return;
     int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
     float v[WIDTH], more[WIDTH];
-    load_pack(v, y + (size_t)row * F + c, F - c, PACKED);
+    y += (size_t)row * stride + c;
+    load_pack(v, y, F - c, PACKED);
     load_pack(more, b + c, F - c, PACKED);
 #pragma unroll
     for (int k = 0; k < WIDTH; k++) v[k] += more[k];
-    store_pack(y + (size_t)row * F + c, v, F - c, PACKED);
+    store_pack(y, v, F - c, PACKED);
 }
 
 /* One thread, one column. */
@@ -31,7 +33,8 @@ extern "C" __global__ void bias_backward_v1(const real *dy, float *db, int N, in
 
 /* Block (strip, share): lane l has WIDTH columns; the warps of all shares take turns at the rows.
    partial (gridDim.y, F). */
-extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F) {
+extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int N, int F,
+        int stride) {
     DYNAMIC_SHARED(float, sums);                        /* (warps, STRIP) */
     int lane = threadIdx.x % 32, c = (blockIdx.x * 32 + lane) * WIDTH;
     int first = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32,
@@ -40,7 +43,7 @@ extern "C" __global__ void bias_backward_v2(const real *dy, float *partial, int 
     if (c < F)
 #pragma unroll 4
         for (int i = 0; i < rows; i++) {
-            load_pack(v, dy + ((size_t)first + (size_t)i * apart) * F + c, F - c, PACKED);
+            load_pack(v, dy + ((size_t)first + (size_t)i * apart) * stride + c, F - c, PACKED);
 #pragma unroll
             for (int k = 0; k < WIDTH; k++) sum[k] += v[k];
         }

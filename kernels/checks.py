@@ -37,12 +37,41 @@ def check(what, a, shape, dtype, packed=False):
     packed: it must also begin at a multiple of 16 bytes, which a thread loads at once.
     """
     check_on_gpu(what, a)
-    if a.shape != tuple(shape) or a.dtype != dtype:
-        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+    check_kind(what, a, shape, dtype)
     if not a.flags.c_contiguous:
         raise ValueError(f"{what}: its rows do not lie one behind the other in memory; pass a copy")
+    check_begin(what, a, packed)
+
+
+def check_columns(what, a, shape, dtype, packed=False):
+    """check() of a matrix that may be some columns of one with longer rows.
+
+    packed: it must also begin at a multiple of 16 bytes.
+    """
+    check_on_gpu(what, a)
+    check_kind(what, a, shape, dtype)
+    row, number = a.strides
+    if (a.shape[1] > 1 and number != a.dtype.itemsize) or row < a.shape[1] * a.dtype.itemsize:
+        raise ValueError(
+            f"{what}: the numbers of a row do not lie one behind the other; pass a copy")
+    check_begin(what, a, packed)
+
+
+def check_kind(what, a, shape, dtype):
+    """ValueError unless it has that shape and dtype."""
+    if a.shape != tuple(shape) or a.dtype != dtype:
+        raise ValueError(f"{what}: {a.dtype} {a.shape}, expected {np.dtype(dtype)} {tuple(shape)}")
+
+
+def check_begin(what, a, packed):
+    """ValueError where an array must begin at a multiple of 16 bytes and does not."""
     if packed and a.size and a.data.ptr % 16:
         raise ValueError(f"{what}: it does not begin at a multiple of 16 bytes; pass a copy")
+
+
+def row_length(a):
+    """The distance from one row of a matrix to the next, in numbers."""
+    return a.strides[0] // a.dtype.itemsize
 
 
 def check_each(arrays, shape, dtype, packed=False):
@@ -69,7 +98,7 @@ def apart(outputs, inputs, in_place=()):
     there = {what: a for what, a in (*inputs.items(), *outputs.items()) if a is not None}
     for what, a in there.items():
         check_on_gpu(what, a)
-    places = {what: (a.data.ptr, a.data.ptr + a.nbytes) for what, a in there.items()}
+    places = {what: _place(a) for what, a in there.items()}
     for out in outputs.keys() & places.keys():
         begin, end = places[out]
         for what, place in places.items():
@@ -79,6 +108,15 @@ def apart(outputs, inputs, in_place=()):
                 raise ValueError(
                     f"{out} and {what} share memory, and one is written while the other is "
                     f"still needed; pass another array for {out}")
+
+
+def _place(a):
+    """The first byte of an array, and the one behind its last; between its rows may lie others."""
+    begin = a.data.ptr
+    if not a.size:
+        return begin, begin
+    last = sum((n - 1) * stride for n, stride in zip(a.shape, a.strides))
+    return begin, begin + last + a.dtype.itemsize
 
 
 # -------------------------------------------------------------------------------- numbers, limits

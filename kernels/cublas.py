@@ -6,6 +6,8 @@ cannot be used, CuPy's gemmEx does the product, and the bias is added by a kerne
 
     out (M,N) = op(x) op(w) + bias, or added to what out holds       op: as it is, or transposed
 
+Each matrix may be some columns of one with longer rows, as queries are of qkv.
+
 The library stores by columns what we store by rows. So it is asked for the transpose:
 out^T = op(w)^T op(x)^T, and out^T stored by columns is out stored by rows.
 """
@@ -17,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.checks import apart, check, cp, real
+from kernels.checks import apart, check, check_columns, cp, real, row_length
 
 WORKSPACE_BYTES = 32 << 20      # what NVIDIA recommends for Hopper
 
@@ -43,12 +45,8 @@ class Product(NamedTuple):
     kind: int                   # of x and w
     out_kind: int
     with_bias: bool
+    leading: tuple              # the distance from one column to the next of w, x and out
     alignment: tuple            # of w, x, out and the bias, if any; in bytes, 256 at most
-
-    @property
-    def leading(self):
-        """The distance from one column to the next of w, x and out."""
-        return self.k if self.w_t else self.m, self.n if self.x_t else self.k, self.m
 
     @property
     def sizes(self):
@@ -62,9 +60,9 @@ def product(x, w, out, x_t, w_t, bias):
     """The Product of these arrays; ValueError where they do not fit each other."""
     for what, a in (("x", x), ("w", w), ("out", out)):
         real(what, a)
-        check(what, a, a.shape, a.dtype)
         if a.ndim != 2:
             raise ValueError(f"{what}: {a.shape}, expected a matrix")
+        check_columns(what, a, a.shape, a.dtype)
     k, n = x.shape if x_t else x.shape[::-1]
     m = w.shape[0] if w_t else w.shape[1]
     fits = out.shape == (n, m) and w.shape == ((m, k) if w_t else (k, m))
@@ -76,9 +74,10 @@ def product(x, w, out, x_t, w_t, bias):
         check("bias", bias, (m,), out.dtype)
     apart({"out": out}, {"x": x, "w": w, "bias": bias})
     kind, out_kind = (REAL_16BF if a.dtype == np.uint16 else REAL_32F for a in (x, out))
+    leading = tuple(row_length(a) for a in (w, x, out))
     pointers = [a.data.ptr for a in (w, x, out, bias) if a is not None]
     alignment = tuple(min(256, pointer & -pointer) for pointer in pointers)
-    return Product(w_t, x_t, m, n, k, kind, out_kind, bias is not None, alignment)
+    return Product(w_t, x_t, m, n, k, kind, out_kind, bias is not None, leading, alignment)
 
 
 def multiply(x, w, out, x_t=False, w_t=False, bias=None, add=False):

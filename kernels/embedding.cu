@@ -1,4 +1,4 @@
-/* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]]
+/* embedding.cu: x[i] = wte[token[i]] + wpe[position[i]], of which the latter may be missing (null)
    and backward table[v] += the sum of dx over the rows where v was looked up
    spec: gpt.embedding_forward, gpt.embedding_backward
    tokens, positions (N,) int; wte (V,C), wpe (P,C), dx, x (N,C) real; the gradients of the tables
@@ -17,9 +17,11 @@ extern "C" __global__ void embedding_forward(const int *tokens, const int *posit
     int row = (int)(i / packs), c = (int)(i % packs) * WIDTH;
     float v[WIDTH], more[WIDTH];
     load_pack(v, wte + (size_t)tokens[row] * C + c, C - c, PACKED);
-    load_pack(more, wpe + (size_t)positions[row] * C + c, C - c, PACKED);
+    if (wpe) {
+        load_pack(more, wpe + (size_t)positions[row] * C + c, C - c, PACKED);
 #pragma unroll
-    for (int k = 0; k < WIDTH; k++) v[k] += more[k];
+        for (int k = 0; k < WIDTH; k++) v[k] += more[k];
+    }
     store_pack(x + (size_t)row * C + c, v, C - c, PACKED);
 }
 

@@ -66,6 +66,15 @@ def _as_32_bits(a):
     return np.float32(a) if isinstance(a, float) else a
 
 
+def column_sums(partial, sums, rest=None, *, add):
+    """The sums of the columns (shares,F) -> (F,), or the first to one array and others to rest."""
+    shares, F = partial.shape
+    launch(
+        "bias.cu", "column_sums", np.float32, ceil_div(F, 32), 256,
+        partial, sums, rest, shares, F, sums.size, add,
+    )
+
+
 def or_empty(out, shape, dtype):
     """The array for a result: the given one, or a fresh one where that is None."""
     return cp.empty(shape, dtype) if out is None else out
@@ -141,9 +150,13 @@ def packs(n, dtype):
     return ceil_div(n, width(dtype))
 
 
-def packed(columns, dtype):
-    """The define that says that rows of so many columns fall into whole packs; () otherwise."""
-    return ("-DPACKED=1",) if columns % width(dtype) == 0 else ()
+def packed(columns, dtype, *strides):
+    """The define that says that rows of so many columns fall into whole packs; () otherwise.
+
+    strides: of rows that may be longer.
+    """
+    is_whole = all(n % width(dtype) == 0 for n in (columns, *strides))
+    return ("-DPACKED=1",) if is_whole else ()
 
 
 def strip_bytes(dtype, warps=8):

@@ -1,4 +1,4 @@
-"""device.py: gpt.py's model on a GPU.
+"""device.py: the models of gpt.py and model/llama.py on a GPU.
 
 It offers the functions of model/fast.py, walks through the blocks with the same model/walk.py, and
 computes with the kernels of kernels/. What a GPU adds: parameters, gradients and moments each in
@@ -21,8 +21,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, fast, muon, walk
-import gpt
+from model import checks, families, fast, llama, muon, walk
 import numpy as np
 
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
@@ -116,8 +115,10 @@ class Layout:
     def __init__(self, cfg, has_muon=False):
         multiple = 128 if cfg.vocab_size > 1024 else 8
         padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
-        self.given = gpt.param_shapes(cfg)
-        self.shapes = {**self.given, "wte.weight": (padded_vocabulary, cfg.n_embd)}
+        self.given = families.shapes(cfg)
+        self.shapes = dict(self.given)
+        for name in {"wte.weight", families.head_name(cfg)}:
+            self.shapes[name] = padded_vocabulary, cfg.n_embd
         decayed, vectors, matrices = [], [], []
         for name, shape in self.shapes.items():
             if len(shape) == 1:
@@ -222,16 +223,32 @@ def step_shapes(cfg, B, T, want_grads=True, recompute=False):
     shapes["nll"] = (N,)
     shapes["state"] = (3,)          # the loss, the norm of the gradients, the scale that clips it
     shapes["inbox"] = (7 * N + 1,)
+    shapes.update(table_shapes(cfg, T))
     if want_grads:
-        shapes["dqkv"] = (N, 3 * cfg.n_embd)
+        shapes["dqkv"] = shapes["h.0.qkv"]
     return shapes
+
+
+def table_shapes(cfg, n_positions):
+    """{name: shape} of the rotary positions, where the model has them."""
+    is_llama = families.of(cfg) is llama
+    return {"table": (n_positions, cfg.head_size)} if is_llama else {}
+
+
+def trunk_of(params, cfg, arrays):
+    """The way through the model in such arrays, of which it fills the table of positions."""
+    table = arrays.get("table")
+    if table is not None:
+        n = len(table)
+        table.set(walk.way_of(cfg).rotary_table(cfg, n, np.float32)[:n])
+    return walk.Trunk(kernels, params, cfg, arrays, table=table)
 
 
 def other_kinds(shapes):
     """{name: dtype} of the arrays that are not what the weights are."""
     kinds = {}
     for name in shapes:
-        if name.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state")):
+        if name.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state", "table")):
             kinds[name] = np.float32
         elif name == "inbox":
             kinds[name] = np.int32
@@ -246,7 +263,8 @@ class Step:
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
         self.params, self.cfg, self.B, self.T = params, cfg, B, T
         self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.trunk = walk.Trunk(kernels, params, cfg, self.a)
+        self.trunk = trunk_of(params, cfg, self.a)
+        self.head = families.head_name(cfg)
         self.inbox, N = Inbox(self.a["inbox"]), B * T
         self.sent = cut(
             self.a["inbox"],
@@ -282,26 +300,33 @@ class Step:
         self._head(grads, add)
         if grads:
             self.trunk.backward(grads, add)
-            sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
-            kernels.embedding_backward(self.a["x"], sorted_rows, grads["wte.weight"])
+            self._embeddings_backward(grads, add)
+
+    def _embeddings_backward(self, grads, add):
+        """The gradient of wte, to which the head has given its share, and of wpe."""
+        if self.head != "wte.weight" and not add:
+            grads["wte.weight"][...] = 0.0
+        sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
+        kernels.embedding_backward(self.a["x"], sorted_rows, grads["wte.weight"])
+        if "wpe.weight" in grads:
             kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
 
     def _head(self, grads, add):
         """Losses and, with grads, the derivative by y in the place of y. Logits become their own
         gradient in place, some rows at a time."""
-        a, wte = self.a, self.params["wte.weight"]
+        a, w_head = self.a, self.params[self.head]
         N, rows = len(a["y"]), len(a["logits"])
         for begin in range(0, N, rows):
             at = slice(begin, min(begin + rows, N))
             y, z = a["y"][at], a["logits"][: at.stop - begin]
-            kernels.matmul(y, wte, z, w_t=True)
+            kernels.matmul(y, w_head, z, w_t=True)
             weights = self.weights[at] if grads else None
             targets, nll = self.sent["targets"][at], a["nll"][at]
             kernels.cross_entropy(z, targets, weights, self.cfg.vocab_size, out=nll)
             if grads:
-                # forward was: logits = y wte^T
-                kernels.matmul(z, y, grads["wte.weight"], x_t=True, add=add or begin > 0)
-                kernels.matmul(z, wte, y)
+                # forward was: logits = y w_head^T
+                kernels.matmul(z, y, grads[self.head], x_t=True, add=add or begin > 0)
+                kernels.matmul(z, w_head, y)
         kernels.loss_sum(a["nll"], self.weights, a["state"], add)
 
 
@@ -347,8 +372,16 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
 
 
 def muon_shapes(cfg):
-    """What a step of Muon works in: enough for the largest matrix of a block."""
-    return kernels.muon.memory_shapes(gpt.param_shapes(cfg)["h.0.mlp.c_fc.weight"])
+    """What a step of Muon works in: enough for the largest part of any matrix of a block."""
+    largest = {}
+    for name, shape in families.shapes(cfg).items():
+        if not muon.is_block_matrix(name, shape):
+            continue
+        n_in, n_out = shape
+        part = n_in, n_out // muon.n_parts(name)
+        for what, needed in kernels.muon.memory_shapes(part).items():
+            largest[what] = max(largest.get(what, needed), needed, key=math.prod)
+    return largest
 
 
 def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
@@ -358,10 +391,11 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
     """
     layout, T, C = Layout(cfg, has_muon), cfg.n_positions, cfg.n_embd
     n, n_adamw = layout.size, layout.of_adamw.stop
+    widest = max(shape[-1] for shape in layout.shapes.values())
     most_scratch = max(
         B * T * cfg.n_head,                                         # attention_backward
         2 * launching.BACKWARD_BLOCKS * C,                          # layernorm_backward
-        4 * launching.BACKWARD_BLOCKS * 256 + 4 * C,                # bias_backward
+        4 * launching.BACKWARD_BLOCKS * 256 + widest,               # bias_backward
     )
     plan = {
         "parameters": 4 * n + 2 * n * bf16,
@@ -503,12 +537,13 @@ class DecodeStep:
         B, V = len(cache.length), len(params["wte.weight"])
         N = B * T
         shapes = walk.trunk_shapes(cfg, B, T, want_grads=False)
+        shapes.update(table_shapes(cfg, cache.k.shape[3]))
         shapes["y_last"] = (B, cfg.n_embd)
         shapes["logits"] = (B if only_last else N, V)
         shapes["inbox"] = (2 * N + 3 * B,)
         dtype = params["wte.weight"].dtype
         self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
-        self.trunk = walk.Trunk(kernels, params, cfg, self.a)
+        self.trunk = trunk_of(params, cfg, self.a)
         self.inbox = Inbox(self.a["inbox"])
         self.sent = cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
         self.recording = launching.Recording() if T == 1 else None
@@ -523,7 +558,7 @@ class DecodeStep:
 
         self.trunk.forward(sent["tokens"], sent["positions"], attend)
         y = kernels.take_rows(a["y"], sent["last"], a["y_last"]) if self.only_last else a["y"]
-        kernels.matmul(y, self.params["wte.weight"], a["logits"], w_t=True)
+        kernels.matmul(y, self.params[families.head_name(self.cfg)], a["logits"], w_t=True)
 
 
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):

@@ -1,5 +1,5 @@
-"""model/device.py: training and decoding on a GPU against gpt.py in NumPy; on the CPU that plays
-GPU where there is none."""
+"""model/device.py: training and decoding on a GPU against model/fast.py, of either family; on the
+CPU that plays GPU where there is none."""
 
 import gc
 import json
@@ -17,8 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_kernels import bits_of, cp, value_of  # skips where neither a GPU nor g++ is there
 
 import bpe
+from model import cores
 from model import device
+from model import families
 from model import fast
+from model import llama
 from model import planning
 from model import resume
 import gpt
@@ -29,7 +32,20 @@ import train
 
 device.connect()
 CFG = gpt.Config(vocab_size=37, n_positions=20, n_embd=32, n_layer=2, n_head=2)
+# Every option of the Llama family is in one of them, and heads that go through tensor cores.
+MODELS = {
+    "GPT-2": CFG,
+    "Llama": llama.Config(37, 20, 32, 2, 4, 2, 16, 24,
+                          rope_scaling=llama.RopeScaling(8.0, 1.0, 4.0, 8)),
+    "Qwen 2": llama.Config(37, 20, 32, 2, 2, 1, 32, 40, qkv_bias=True, o_bias=True),
+    "Qwen 3": llama.Config(37, 20, 32, 2, 3, 3, 6, 20, qk_norm=True, tied=False),
+}
 RNG = np.random.default_rng(1)
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def cfg(request):
+    return request.param
 
 
 def batch(B, T, cfg=CFG):
@@ -42,7 +58,7 @@ def model(cfg=CFG, bf16=False):
     """The same weights for both: of bfloat16 those that it can hold."""
     params = {
         k: p + 0.1 * RNG.standard_normal(p.shape).astype(np.float32)
-        for k, p in gpt.init(cfg, 0).items()
+        for k, p in families.of(cfg).init(cfg, 0).items()
     }
     return {k: value_of(bits_of(p)) for k, p in params.items()} if bf16 else params
 
@@ -58,27 +74,28 @@ def close(got, want, tolerance, what=""):
 
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-4), (True, 0.04)])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_loss_and_gradients(bf16, tolerance, recompute, monkeypatch):
+def test_loss_and_gradients(cfg, bf16, tolerance, recompute, monkeypatch):
     monkeypatch.setattr(device, "LOGIT_NUMBERS", 16 * 40)  # logits in several pieces
-    params, (tokens, targets, weights) = model(bf16=bf16), batch(2, 13)
-    there = device.upload(params, CFG, bf16)
+    params, (tokens, targets, weights) = model(cfg, bf16), batch(2, 13)
+    there = device.upload(params, cfg, bf16)
     want, want_grads = fast.loss_and_grads(
-        {k: p.astype(np.float64) for k, p in params.items()}, CFG, tokens, targets, weights
+        {k: p.astype(np.float64) for k, p in params.items()}, cfg, tokens, targets, weights
     )
-    loss, grads = device.loss_and_grads(there, CFG, tokens, targets, weights, recompute=recompute)
+    loss, grads = device.loss_and_grads(there, cfg, tokens, targets, weights, recompute=recompute)
     assert abs(loss - want) < (0.02 if bf16 else 1e-5)
+    if bf16 and getattr(cfg, "qk_norm", False):
+        tolerance *= 1.5        # norms of six numbers divide roundings by the short ones among them
     for k, g in want_grads.items():
         close(grads[k], g, tolerance, k)
-    assert not kernels.on_host(grads["wte.weight"])[
-        CFG.vocab_size :
-    ].any()  # what pads the vocabulary
+    for name in {"wte.weight", families.head_name(cfg)}:        # what pads the vocabulary
+        assert not kernels.on_host(grads[name])[cfg.vocab_size :].any()
     twice = device.loss_and_grads(
-        there, CFG, tokens, targets, weights, grads=grads, add=True, recompute=recompute
+        there, cfg, tokens, targets, weights, grads=grads, add=True, recompute=recompute
     )[1]
     for k, g in want_grads.items():
         close(twice[k], 2 * g, tolerance, f"{k} twice")
-    nats = device.token_losses(there, CFG, tokens, targets)
-    close(nats, fast.token_losses(params, CFG, tokens, targets), tolerance, "nats")
+    nats = device.token_losses(there, cfg, tokens, targets)
+    close(nats, fast.token_losses(params, cfg, tokens, targets), tolerance, "nats")
     assert nats[0, 1] == 0.0
 
 
@@ -94,9 +111,9 @@ def pair_of(kind, params):
         yield copy, OPTIMIZERS[kind](copy, **more)
 
 
-def step_on_cpu(params, optimizer, step, rows):
+def step_on_cpu(params, optimizer, step, rows, cfg=CFG):
     """(loss, norm) of a step in NumPy. rows: tokens, targets, weights."""
-    loss, grads = fast.loss_and_grads(params, CFG, *rows)
+    loss, grads = fast.loss_and_grads(params, cfg, *rows)
     norm, _, _ = train.update(optimizer, grads, loss, step, RECIPE)
     return loss, norm
 
@@ -115,7 +132,8 @@ def arrays_of(params, optimizer):
     arrays = {}
     for name, a in resume.checkpoint_arrays(params, optimizer).items():
         keys = slice(CFG.n_embd, 2 * CFG.n_embd) if name.endswith("c_attn.bias") else slice(0)
-        arrays[name] = np.delete(a, keys, axis=0)
+        if "attn.k.bias" not in name:
+            arrays[name] = np.delete(a, keys, axis=0)
     return arrays
 
 
@@ -125,15 +143,20 @@ def five_rows(factor=1.0):
     return tokens, targets, np.where(targets < 0, 0.0, factor / targets.size)
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 0.3)])
-def test_training_equals_numpy(bf16, tolerance, kind):
+TRAINED = [(name, kind, bf16) for name in ("GPT-2", "Qwen 3") for kind in OPTIMIZERS
+           for bf16 in (False, True)]
+TRAINED += [("Llama", "AdamW", False), ("Llama", "Muon", True), ("Qwen 2", "AdamW", True)]
+
+
+@pytest.mark.parametrize("name, kind, bf16", TRAINED)
+def test_training_equals_numpy(name, kind, bf16):
     """Five steps of unequal micro-batches, the last three from the recorded graph. The second is
     not clipped, and before the last there is one that must be skipped. What each parameter moved by
     is compared, not what it is."""
-    start = model(bf16=bf16)
+    cfg, tolerance = MODELS[name], 0.3 if bf16 else 1e-3
+    start = model(cfg, bf16)
     (params, ours), (there, theirs) = pair_of(kind, start)
-    gpu = device.Training(there, theirs, CFG, rows=3, bf16=bf16)
+    gpu = device.Training(there, theirs, cfg, rows=3, bf16=bf16)
     begin = arrays_of(there, theirs)
     for step in range(RECIPE.steps):
         if step == 4:
@@ -145,7 +168,7 @@ def test_training_equals_numpy(bf16, tolerance, kind):
             assert not np.isfinite(norm) and theirs.t == 4
             assert all(np.array_equal(after[name], a) for name, a in before.items())
         rows = five_rows(0.05 if step == 1 else 1.0)
-        loss, norm = step_on_cpu(params, ours, step, rows)
+        loss, norm = step_on_cpu(params, ours, step, rows, cfg)
         got = step_on_gpu(gpu, step, rows)
         np.testing.assert_allclose(got, (loss, norm), rtol=3e-2 if bf16 else 1e-4)
         assert (norm < RECIPE.clip) == (step == 1)
@@ -179,10 +202,26 @@ def test_training_goes_on_on_another_device(kind):
         assert error < 1e-3, f"{name}: off by {error:.1e} of what it moved"
 
 
+def test_what_is_computed_again_is_the_same_to_the_bit(cfg):
+    """Also when it is replayed from a recorded graph."""
+    moved, rows = [], five_rows()
+    for recompute in (False, True):
+        params = families.of(cfg).init(cfg, 0)
+        training = device.Training(params, train.AdamW(params), cfg, 2, recompute, False)
+        for _ in range(3):
+            training.clear()
+            training.add(*(a[:2] for a in rows))
+            training.update(1e-2, 1.0)
+        training.close()
+        moved.append(params)
+    for name, p in moved[0].items():
+        np.testing.assert_array_equal(p, moved[1][name], err_msg=name)
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_each_parameter_has_its_place(kind):
-    optimizer = OPTIMIZERS[kind](gpt.init(CFG, 0))
-    layout = device.Layout(CFG, kind == "Muon")
+def test_each_parameter_has_its_place(cfg, kind):
+    optimizer = OPTIMIZERS[kind](families.of(cfg).init(cfg, 0))
+    layout = device.Layout(cfg, kind == "Muon")
     whole = np.arange(layout.size)
     places = layout.views(whole)
     assert sum(a.size for a in places.values()) == len(np.unique(np.concatenate(
@@ -202,21 +241,21 @@ def test_each_parameter_has_its_place(kind):
     "bf16, tolerance, backend",
     [(False, 1e-4, "cublasLt"), (True, 0.04, "cublasLt"), (False, 1e-4, "gemmEx")],
 )
-def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
+def test_decode(cfg, bf16, tolerance, backend, monkeypatch, capsys):
     if backend == "gemmEx":
         monkeypatch.setattr(kernels.cublas, "cublaslt", lambda: None)
     params, tokens, lengths = (
-        model(bf16=bf16),
-        RNG.integers(0, CFG.vocab_size, (3, 4)),
+        model(cfg, bf16),
+        RNG.integers(0, cfg.vocab_size, (3, 4)),
         np.array([4, 1, 2]),
     )
-    there = device.upload(params, CFG, bf16)
+    there = device.upload(params, cfg, bf16)
     engines = (fast, params), (device, there)
-    caches = [engine.Cache(CFG, 3, 16, p["wte.weight"]) for engine, p in engines]
+    caches = [engine.Cache(cfg, 3, 16, p["wte.weight"]) for engine, p in engines]
 
     def each(tokens, **how):
         return [
-            engine.decode(p, CFG, tokens, cache, **how)
+            engine.decode(p, cfg, tokens, cache, **how)
             for (engine, p), cache in zip(engines, caches)
         ]
 
@@ -227,7 +266,7 @@ def test_decode(bf16, tolerance, backend, monkeypatch, capsys):
         close(both[1], both[0], tolerance, f"token {i}")
     caches = [c.rows(slice(1, 3)) for c in caches]
     both = each(tokens[1:, :2])
-    assert both[1].shape == (2, 2, CFG.vocab_size)
+    assert both[1].shape == (2, 2, cfg.vocab_size)
     close(both[1], both[0], tolerance, "two more, all logits")
     np.testing.assert_array_equal(caches[0].length, caches[1].length)
     assert ("not recorded as a CUDA graph" in capsys.readouterr().err) == (backend == "gemmEx")
@@ -350,16 +389,20 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_plan_is_what_is_taken(kind):
-    cfg = replace(CFG, vocab_size=300)
+def test_the_plan_is_what_is_taken(cfg, kind):
+    cfg = replace(cfg, vocab_size=300)
     plan = device.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
-    params = gpt.init(cfg, 0)
+    params = families.of(cfg).init(cfg, 0)
     gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
     of_adamw = [gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory]
-    of_muon = [gpu.mean, *gpu.in_rounds.values()] if kind == "Muon" else []
-    taken = sum(a.nbytes for a in of_adamw + of_muon)
+    of_muon = 0
+    if kind == "Muon":
+        of_muon = gpu.mean.nbytes
+        for a in gpu.in_rounds.values():
+            of_muon += cores.padded(a.shape, a.dtype.itemsize)
+    taken = sum(a.nbytes for a in of_adamw) + of_muon
     assert taken == sum(plan.values()) - plan["scratch"]
-    assert 2 * sum(a.nbytes for a in of_muon) < 3 * plan.get("Muon", 1)
+    assert of_muon == plan.get("Muon", 0)
     launching._memory["scratch"] = None
     gpu.add(*RNG.integers(0, 300, (2, 3, cfg.n_positions)), np.full((3, cfg.n_positions), 1e-2))
     gpu.update(1e-3, 1.0)
@@ -391,12 +434,13 @@ def test_memory_comes_back_with_the_last_reference():
         gc.enable()
 
 
-def test_sampling_on_a_gpu_says_what_the_cpu_says():
-    params, tokenizer = model(), bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
+def test_sampling_on_a_gpu_says_what_the_cpu_says(cfg):
+    tokenizer = bpe.Tokenizer.characters("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ")
+    params = model(cfg)
     prompts, n = [[3, 5, 7], [2], [9, 9, 1, 4]], 8
-    there = device.upload(params, CFG, False)
+    there = device.upload(params, cfg, False)
     said = [
-        generate.generate(p, CFG, tokenizer, prompts, engine, max_new_tokens=n, seed=1)
+        generate.generate(p, cfg, tokenizer, prompts, engine, max_new_tokens=n, seed=1)
         for engine, p in ((fast, params), (device, there))
     ]
     assert [r.ids for r in said[0]] == [r.ids for r in said[1]]

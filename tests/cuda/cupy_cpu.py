@@ -64,6 +64,7 @@ class ndarray:
         self.a, self.gap = a, gap  # the gap: the bytes between the end of its memory and the trap
         self.shape, self.dtype, self.size, self.nbytes, self.ndim, self.flags = (
             a.shape, a.dtype, a.size, a.nbytes, a.ndim, a.flags)
+        self.strides = a.strides
 
     @property
     def data(self):
@@ -83,6 +84,9 @@ class ndarray:
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
             raise ValueError("a NumPy array cannot be put into a CuPy array this way; use set()")
+        if _tape is not None:
+            _tape.append(lambda: self.__setitem__(key, value))
+            return
         self.a[_on_host(key)] = _on_host(value)
 
     def reshape(self, *shape):
@@ -265,8 +269,9 @@ class Function:
 
 
 def bytes_of(a):
-    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)),
-                                 (a.nbytes,))
+    """All bytes from an array's first to its last; between its rows may lie others."""
+    n = a.nbytes and a.dtype.itemsize + sum((n - 1) * step for n, step in zip(a.shape, a.strides))
+    return np.ctypeslib.as_array(ctypes.cast(a.data.ptr, ctypes.POINTER(ctypes.c_uint8)), (n,))
 
 
 # -------------------------------------------------------------------------- matrix products, graphs

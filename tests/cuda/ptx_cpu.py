@@ -20,7 +20,7 @@ from pathlib import Path
 KINDS = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "b64": "uint64_t", "f32": "float",
          "f64": "double"}
 KINDS |= {f"{k}{n}": f"{t}{n}_t" for k, t in (("u", "uint"), ("s", "int")) for n in (8, 16, 32, 64)}
-BINARY = {"add": "+", "sub": "-", "div": "/", "and": "&", "or": "|", "xor": "^"}
+BINARY = {"add": "+", "sub": "-", "div": "/", "rem": "%", "and": "&", "or": "|", "xor": "^"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 OPPOSITE = {"equ": "!=", "neu": "==", "ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}     # or NaN
 SPECIAL = {"tid": "threadIdx", "ntid": "blockDim", "ctaid": "blockIdx", "nctaid": "gridDim"}
@@ -197,9 +197,10 @@ class Kernel:
             return put(v(1))
         if op == "fma":
             return put(f"{'fma_down' if 'rm' in parts else 'std::fma'}({v(1)}, {v(2)}, {v(3)})")
-        if op == "mul" and "wide" in parts:
+        if op == "mul" and {"wide", "hi"} & set(parts) and kind[1:] != "64":
             wide = KINDS[kind[0] + {"16": "32", "32": "64"}[kind[1:]]]
-            return put(f"({wide})({wide}){v(1)} * ({wide}){v(2)}")
+            whole = f"({wide})({wide}){v(1)} * ({wide}){v(2)}"
+            return put(whole if "wide" in parts else f"({type_})({whole} >> {kind[1:]})")
         if op in ("mul", "mad") and not {"wide", "hi"} & set(parts):
             return put(f"({type_})({v(1)} * {v(2)}{f' + {v(3)}' if op == 'mad' else ''})")
         if op in BINARY:

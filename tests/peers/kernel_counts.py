@@ -72,6 +72,53 @@ def muon(n):
         lambda: kernels.muon.update(master, copy, x, ones, ones, 1.0, 0.1, n), 12 * n * n)
 
 
+def of_llama():
+    """The counts of the Llama family's kernels: rows of 768 columns and of 2048, heads of 64, 12
+    of queries and 4 of keys."""
+    NH, NKV, HS = 12, 4, 64
+    for columns, of in ((C, ""), (2048, "/2048")):
+        size = 2 * N * columns
+        x, y, n, plus = (real(N, columns) for _ in range(4))
+        w, rstd, dw = real(columns), floats(N, 1), floats(columns)
+        kernels.llama.BACKWARD_BLOCKS = 1
+        for name, counts, bytes_ in (
+            *counted(lambda: kernels.rmsnorm_forward(x, w, 1e-5, (y, n, rstd), plus), 5 * size),
+            *counted(lambda: kernels.rmsnorm_backward(y, (n, rstd, w), plus, (x, dw)), 4 * size),
+        ):
+            yield name + of, counts, bytes_
+    qkv = real(N, (NH + 2 * NKV) * HS)
+    q, n, w, rstd, dw = qkv[:, :C], real(N, C), real(HS), floats(N, NH), floats(HS)
+    for name, counts, bytes_ in (
+        *counted(lambda: kernels.rmsnorm_forward(q, w, 1e-5, (q, n, rstd)), 3 * M),
+        *counted(lambda: kernels.rmsnorm_backward(q, (n, rstd, w), out=(q, dw)), 3 * M),
+    ):
+        yield f"{name}/heads", counts, bytes_
+    positions, table = ints(N, below=N), floats(N, HS)
+    turned = 2 * N * (NH + NKV) * HS
+    yield from counted(
+        lambda: kernels.rotary_forward(qkv, positions, table, NH + NKV), 2 * turned)
+    h, u = real(N, 8 * C), real(N, 4 * C)
+    yield from counted(lambda: kernels.swiglu_forward(h, u), 12 * M)
+    yield from counted(lambda: kernels.swiglu_backward(u, h, h), 20 * M)
+    yield from counted(lambda: kernels.add_to(n, real(N, C)), 3 * M)
+    for size in (32, 64, 128):
+        qkv, dqkv = real(1, 256, 5 * size), real(1, 256, 5 * size)
+        do, o, lse = real(1, 256, 3 * size), real(1, 256, 3 * size), floats(1, 3, 256, 1)
+        for name, counts, _ in (
+            *counted(lambda: kernels.attention_forward(qkv, 3, (o, lse), n_kv_head=1), 0),
+            *counted(lambda: kernels.attention_backward(
+                do, (qkv, o, lse), 3, dqkv, n_kv_head=1), 0),
+        ):
+            yield f"{name}/3", counts, 0
+    S = 512
+    lengths = [cp.asarray(np.array([n], np.int32)) for n in (S - 1, 1)]
+    for heads, of in ((1, ""), (3, "/3")):
+        k, v, qkv = real(1, 1, S, HS), real(1, 1, S, HS), real(1, 1, (heads + 2) * HS)
+        for name, counts, _ in counted(lambda: kernels.decode_attention(qkv, k, v, *lengths), 0):
+            if name == "decode_attention":
+                yield name + of, counts, 2 * 2 * S * HS
+
+
 def rows():
     """The counts of all kernels."""
     x, y, n, plus, w, b = (real(*s) for s in ((N, C), (N, C), (N, C), (N, C), (C,), (C,)))
@@ -113,6 +160,7 @@ def rows():
         do, o, lse = real(1, 256, size), real(1, 256, size), floats(1, 1, 256, 1)
         yield from counted(lambda: kernels.attention_forward(qkv, 1, (o, lse)), 0)
         yield from counted(lambda: kernels.attention_backward(do, (qkv, o, lse), 1, dqkv), 0)
+    yield from of_llama()
 
 
 def ratio(part, whole):
