@@ -47,9 +47,8 @@ Two more commands measure the result:
 This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
 learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
 them, takes a step of AdamW, logs it, and saves now and then. A stage that was killed goes on from
-there, unless its identity (recipe, reward, seed, data, first weights) has changed. on_mismatch
-says whether that is an error or the stage begins again. chat/packing.py puts many texts into one
-row, chat/lessons.py reads the data, chat/judges.py is the reward model.
+there, unless its identity (recipe, reward, seed, data, first weights) has changed: on_mismatch
+tells what then. chat/packing.py puts many texts into one row, chat/lessons.py reads the data.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -134,15 +133,15 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 
     data: files of conversations to learn instead. start, out: the stage before and this one.
     """
-    run = Path(run)
-    data = data or [run / "chat/train.jsonl"]
+    run, data = Path(run), data or [Path(run) / "chat/train.jsonl"]
     model = params, cfg, tokenizer = tuning.load_start(run, start, out, recipe, seed)
     conversations = lessons.conversations(data, tokenizer, cfg.n_positions)
     lessons.show(*conversations[0], tokenizer)
     batches = lessons.Batches(conversations, recipe.batch, seed)
     text = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
     identity = tuning.identity("sft", seed, params, data, text)
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start) as learner:
+    learning = tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start)
+    with learning as learner:
         for step in learner.steps():
             chosen = batches.at(step)
             loss, n_learned = add_conversations(learner, chosen, cfg.n_positions)
@@ -166,10 +165,9 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
 #
 # A reward is a function of a rollout that gives a number to each reply. To add one, write the
 # function and name it in REWARDS. `python align.py rl --reward NAME --steps 12` trains RUN/rl_NAME
-# in a minute or two, from sft, whose replies differ. (Those of rl are nearly all alike, and equal
-# rewards carry no signal.) For example, pay -rollout.lengths beside reward_answer: with a small
-# price a token the model still learns to think, with a high one it only gets shorter. An edited
-# reward needs --on-mismatch restart.
+# in a minute or two, from sft, whose replies differ: equal rewards carry no signal. For example,
+# pay -rollout.lengths beside reward_answer: at a small price a token the model still learns to
+# think, at a high one it only gets shorter. An edited reward needs --on-mismatch restart.
 
 
 @dataclass
@@ -399,8 +397,9 @@ def rl(
     )
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
     warned = set()
-    base = run / start
-    with tuning.begun(run / out, model, recipe, given.identity, on_mismatch, base=base) as learner:
+    learning = tuning.begun(
+        run / out, model, recipe, given.identity, on_mismatch, base=run / start)
+    with learning as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
             rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
@@ -566,7 +565,8 @@ def dpo(
         log_p_reference = log_probabilities(leash_to, cfg, *rows)
         return *rows, log_p, log_p_reference
 
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start) as learner:
+    learning = tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start)
+    with learning as learner:
         for step in learner.steps():
             tokens, targets, mask, log_p, log_p_reference = compare(batches.at(step))
             loss, weights = dpo_weights(log_p, log_p_reference, mask, recipe.leash)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from model import folders
 from run import disk
 
 
@@ -17,8 +18,8 @@ def is_judge(folder):
 
 def in_run(run):
     """The folders of a run's language models, by name. ValueError for a broken config.json."""
-    folders = [path.parent for path in sorted(Path(run).glob("*/model.safetensors"))]
-    return [folder for folder in folders if not is_judge(folder)]
+    there = [path.parent for path in sorted(Path(run).glob("*/config.json"))]
+    return [folder for folder in there if folders.is_finished(folder) and not is_judge(folder)]
 
 
 def add_options(parser):
@@ -61,7 +62,7 @@ def chosen(args, stages, kind, maker):
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     for stage in stages:
-        if (run / stage / "model.safetensors").exists():
+        if folders.is_finished(run / stage):
             return run / stage
     for stage in stages:
         if (run / stage / "trainer.safetensors").exists():

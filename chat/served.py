@@ -16,7 +16,7 @@ import sample
 from chat import batching, formats, models
 from chat.request import Refused
 from chat.writer_process import WriterProcess
-from model import checkpoint, folders
+from model import folders
 
 FILES = (
     "config.json", "model.safetensors", "model.safetensors.index.json",
@@ -43,9 +43,11 @@ def signature(folder):
 @functools.lru_cache
 def is_whole(folder, signed):
     """Whether a folder whose files have this signature holds a language model."""
+    if not folders.is_finished(folder):
+        return False
     try:
         folders.load_config(folder)
-        checkpoint.load_safetensors(folder / "model.safetensors")
+        folders.open_tensors(folder)
         there = {name for name, *_ in signed}
         return bool(there & {"tokenizer.json", "vocab.json"}) and not models.is_judge(folder)
     except (ValueError, OSError):
@@ -85,7 +87,7 @@ class Models:
         """{name: folder} of the models that are there now."""
         if self.only:
             return {self.only.name: self.only}
-        there = [path.parent for path in sorted(self.run.glob("*/model.safetensors"))]
+        there = [path.parent for path in sorted(self.run.glob("*/config.json"))]
         return {folder.name: folder for folder in there if is_whole(folder, signature(folder))}
 
     def name_of(self, asked, preferred):

@@ -15,7 +15,7 @@ from pathlib import Path
 from chat import formats, models        # before numpy
 import gpt
 import train
-from model import adamw, adapters, corpus, lora, parallel, resume
+from model import adamw, adapters, corpus, folders, lora, parallel, resume
 from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
@@ -34,8 +34,7 @@ def load_stage(
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
     folder = run / stage
-    whole = "model.safetensors", "model.safetensors.index.json"
-    if not any((folder / name).exists() for name in whole):
+    if not folders.is_finished(folder):
         raise FileNotFoundError(f"{folder}: no finished model; make it with: {mend} --run {run}")
     if out and (run / out).resolve() == folder.resolve():
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import gpt
-from model import checkpoint, families, lora
+from model import checkpoint, families, llama_folders, lora
 from run import disk
 
 CONFIG = "adapter_config.json"
@@ -37,23 +37,13 @@ SETTINGS = {
     "layer_replication": (None,),
     "init_lora_weights": (True, False, "gaussian"),     # others begin with another model
 }
-LLAMA = {
-    "attn.q": "self_attn.q_proj",
-    "attn.k": "self_attn.k_proj",
-    "attn.v": "self_attn.v_proj",
-    "attn.o": "self_attn.o_proj",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-}
 
 
 def module_name(cfg, layer):
     """transformers' name of a layer: "h.3.attn.q" -> "model.layers.3.self_attn.q_proj" """
     if families.of(cfg) is gpt:
         return f"transformer.{layer}"
-    _, i, part = layer.split(".", 2)
-    return f"model.layers.{i}.{LLAMA[part]}"
+    return llama_folders.file_name(f"{layer}.weight").removesuffix(".weight")
 
 
 def tensor_name(module, letter):

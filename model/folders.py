@@ -180,13 +180,21 @@ def without_prefix(path, tensors, prefix):
     return found
 
 
-def _tensors_of(folder):
+WHOLE = "model.safetensors", "model.safetensors.index.json"     # one of them, where all is there
+
+
+def is_finished(folder):
+    """Whether a folder holds a whole model, in one file or in several."""
+    return any((Path(folder) / name).exists() for name in WHOLE)
+
+
+def open_tensors(folder):
     """(path, {name: array}) of the file that holds the tensors, or names the files that do.
 
     A folder whose training is still going on has no model.safetensors yet: then it is the last
     checkpoint.
     """
-    for name in ("model.safetensors", "model.safetensors.index.json", "trainer.safetensors"):
+    for name in (*WHOLE, "trainer.safetensors"):
         path = folder / name
         if path.exists() and path.suffix == ".json":
             return path, checkpoint.load_index(path)
@@ -254,7 +262,7 @@ def _open(folder):
     rotary positions that some exports hold are ignored.
     """
     cfg = load_config(folder)
-    path, tensors = _tensors_of(folder)
+    path, tensors = open_tensors(folder)
     if cfg.n_layer > len(tensors):      # otherwise it takes long to name what is missing
         raise ValueError(f"{path}: {len(tensors)} tensors are too few for config.json's "
                          f"{cfg.n_layer} layers")

@@ -4,7 +4,7 @@
         --tokenizer ../shared/data/tokenizers/llama3_1
 
 It writes nonsense, in the time and the memory that the model with that name takes. docs/llama.md
-was tried out on such folders. Tensors are drawn and written one after the other.
+was tried out on such folders.
 """
 
 import argparse

@@ -77,3 +77,14 @@ def test_questions_to_try(tmp_path):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "tasks" / f"{kind}_test.jsonl").write_text(text)
     assert models.examples(tmp_path) == ["9?", "Turn."]
+
+
+def test_a_model_in_several_files_is_found(tmp_path):
+    """As Llama 3.1 8B comes: its index stands in place of model.safetensors."""
+    make(tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").rename(tmp_path / "base" / "model-1-of-1.safetensors")
+    assert models.in_run(tmp_path) == []
+    (tmp_path / "base" / "model.safetensors.index.json").write_text("{}")
+    assert models.in_run(tmp_path) == [tmp_path / "base"]
+    found = models.chosen(options(run=tmp_path), ["sft", "base"], "model", "train.py")
+    assert found == tmp_path / "base"

@@ -11,6 +11,7 @@ import transformers
 
 import gpt
 from model import adapters, fast, lora
+from test_llama_peers import in_float64
 
 SIZES = dict(vocab_size=97, eos_token_id=None, bos_token_id=None)
 LLAMA = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
@@ -25,8 +26,6 @@ MODELS = {
 @pytest.fixture(params=MODELS)
 def base(request, tmp_path, monkeypatch):
     """(folder, transformers' model in float64, our params in float64, our Config)"""
-    if request.param != "gpt2":
-        llama_peers = pytest.importorskip("test_llama_peers")
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(request.param, **SIZES, **MODELS[request.param])
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -38,7 +37,7 @@ def base(request, tmp_path, monkeypatch):
     params, cfg = gpt.load(folder)
     params = {name: p.astype(np.float64) for name, p in params.items()}
     if request.param != "gpt2":
-        model = llama_peers.in_float64(model, cfg, monkeypatch)
+        model = in_float64(model, cfg, monkeypatch)
     return folder, model.double().eval(), params, cfg
 
 
