@@ -20,12 +20,12 @@ from collections import Counter
 from typing import NamedTuple
 
 from model import fast                  # before numpy
-from model import folders
 import numpy as np
 
 import sample
 from chat import formats, generate, grading, judges, lessons, models, tuning
 from model.evaluate import ending_rows
+from model.folders import is_finished
 
 # -------------------------------------------------------------------------------- one model
 
@@ -168,7 +168,7 @@ def fighters(run, folders):
         if times > 1:
             raise ValueError(f"{folder}: named twice; nobody battles against himself")
     for folder in folders:
-        if not folders.is_finished(folder):
+        if not is_finished(folder):
             raise FileNotFoundError(f"{folder}: no finished model; name a folder that holds one, "
                                     f"or a stage of {run}")
         tuning.refuse_judge(folder)
@@ -327,12 +327,12 @@ def print_evaluation(run, stages):
 
 def print_run(run, samples=None, seed=0):
     """Print what the models of a run know, and with samples what so many tries a problem bring."""
-    stages = [stage for stage in ("base", "sft", "rl") if folders.is_finished(run / stage)]
+    stages = [stage for stage in ("base", "sft", "rl") if is_finished(run / stage)]
     if not stages:
         tuning.load_stage(run, "base")       # which says what is missing
     print_evaluation(run, stages)
     if samples:
-        judge = judges.load(run / "reward") if folders.is_finished(run / "reward") else None
+        judge = judges.load(run / "reward") if is_finished(run / "reward") else None
         print_tries(run, stages, samples, judge, seed)
 
 
