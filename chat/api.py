@@ -320,8 +320,8 @@ class Completion(Request):
         if body.get("logprobs") is not False:   # as in a chat, false asks for none
             self.logprobs = field(body, "logprobs", None, int, 0, 5)
         self.echo = field(body, "echo", False, bool)
-        end = generate.document_begin(self.tokenizer)
-        prompts, n_begin = fields.prompts_of(body, self.cfg, self.tokenizer, end)
+        begin, end = generate.document_begin(self.tokenizer), self.writer.format.document_ends
+        prompts, n_begin = fields.prompts_of(body, self.cfg, self.tokenizer, begin)
         most = fields.length_of(body, 0)
         most = 16 if most is None else most     # OpenAI's default
         for ids in prompts:

@@ -21,16 +21,18 @@ Sources: the GGUF specification, version 3, of the ggml project; llama.cpp, conv
 
 import argparse
 import dataclasses
+import json
 import struct
 from pathlib import Path
 
 import sample                           # before numpy
 import numpy as np
-from chat import models
+from chat import formats, models
 from model import families, llama, llama_folders
 from run import command, disk
 from tokens import huggingface, patterns
-from tokens.patterns import to_characters
+from tokens.added import LeaveOut, steps_of
+from tokens.patterns import Split, to_characters
 
 ALIGNMENT = 32
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9      # kinds of values
@@ -39,14 +41,14 @@ F32, Q8_0 = 0, 8                                                    # kinds of t
 TYPES = ("f32", "q8_0")                                             # of the matrices in a file
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                  # kinds of tokens
 BLOCK_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
-# Our patterns, and the ones of llama.cpp that cut a text in the same way.
+# The patterns of llama.cpp that cut a text as ours do.
 PATTERNS = {
-    "gpt2": "gpt-2",
-    "cl100k": "llama-bpe",      # takes a piece that is a token as a whole first, as we do
-    "gpt4": "dbrx",
-    "o200k": "gpt-4o",
-    "qwen2": "qwen2",
-    "digits": "qwen2",
+    "gpt-2": [patterns.PATTERNS["gpt2"]],
+    "llama-bpe": [patterns.PATTERNS["cl100k"]],     # takes a piece that is a token first, as we do
+    "dbrx": [patterns.PATTERNS["gpt4"]],
+    "gpt-4o": [patterns.PATTERNS["o200k"]],
+    "qwen2": [patterns.PATTERNS["qwen2"], patterns.PATTERNS["digits"]],
+    "smollm": [(Split(r"\p{N}"), Split(patterns.PATTERNS["gpt2"]))],
 }
 # The parameters of a block: their names in GGUF, and in gpt.py or model/llama.py.
 BLOCK = {
@@ -158,10 +160,11 @@ def pattern_of(tokenizer):
                 f"the token {token!r} takes white space along or stands for whole words only "
                 "(lstrip, rstrip, single_word), which GGUF cannot say"
             )
-    # llama.cpp changes no text before it cuts it. Of Qwen's NFC this is how others export it too.
-    for ours, theirs in PATTERNS.items():
-        if patterns.PATTERNS[ours] == tokenizer.pattern and tokenizer.normalize in (None, "NFC"):
-            return theirs
+    # llama.cpp changes no text before it cuts it. Others export Qwen, which has NFC, all the same.
+    changes = [step for step in steps_of(tokenizer.normalize) if not isinstance(step, LeaveOut)]
+    for name, ours in PATTERNS.items():
+        if tokenizer.pattern in ours and changes in ([], ["NFC"]):
+            return name
     raise ValueError(
         f"the tokenizer's pattern {str(tokenizer.pattern)[:60]!r} is none that llama.cpp knows; "
         f"a GGUF file needs one of {', '.join(PATTERNS)}"
@@ -215,6 +218,30 @@ def vocabulary_of(size, tokenizer):
     ]
 
 
+def roles_beside(folder, tokenizer):
+    """The entries of roles_of() of a model of others, from the files beside it.
+
+    llama.cpp knows the further tokens that end a reply, such as <|eom_id|>, by their names.
+    """
+    names = formats.special_names(folder)
+    ids = {}
+    for role in ("bos", "eos"):
+        name = names.get(f"{role}_token", "<|endoftext|>")
+        ids[role] = tokenizer.special_tokens.get(name)
+    adds_begin = formats.json_beside(folder, "tokenizer_config.json").get("add_bos_token")
+    if adds_begin is None:                          # then what tokenizer.json puts around a text
+        around = formats.json_beside(folder, "tokenizer.json").get("post_processor")
+        begin = names.get("bos_token")
+        adds_begin = begin is not None and json.dumps(begin) in json.dumps(around)
+    _, templates = formats.templates_of(folder)
+    return [
+        ("tokenizer.ggml.bos_token_id", UINT32, ids["bos"]),
+        ("tokenizer.ggml.eos_token_id", UINT32, ids["eos"]),
+        ("tokenizer.ggml.add_bos_token", BOOL, bool(adds_begin)),
+        ("tokenizer.chat_template", STRING, templates.get("default")),
+    ]
+
+
 def roles_of(tokenizer, chats):
     """The entries of what begins and ends a text, and of how a chat is written.
 
@@ -231,15 +258,19 @@ def roles_of(tokenizer, chats):
     ]
 
 
-def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
+def save(path, params, cfg, tokenizer, kind="f32", name="longhand", folder=None):
     """Write a model as GGUF, tensor by tensor; the file appears whole or not at all.
 
-    kind: f32 or q8_0. A model holds conversations if its vocabulary has the tokens for them and its
-    name is not base.
+    kind: f32 or q8_0. A model of ours holds conversations if its vocabulary has the tokens for them
+    and its name is not base. folder: where the files of a model of others lie.
     """
     if kind not in TYPES:
         raise ValueError(f"type {kind!r}: expected {' or '.join(TYPES)}")
-    chats = "<|im_sep|>" in tokenizer.special_tokens and name != "base"
+    ours = huggingface.is_for_chats(tokenizer.special_tokens)
+    if folder and not ours:
+        roles = roles_beside(folder, tokenizer)
+    else:
+        roles = roles_of(tokenizer, chats=ours and name != "base")
     entries = [
         ("general.architecture", STRING, architecture_of(cfg)),
         ("general.name", STRING, name),
@@ -248,7 +279,7 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand"):
         ("general.quantization_version", UINT32, 2),
         *sizes_of(cfg),
         *vocabulary_of(cfg.vocab_size, tokenizer),
-        *roles_of(tokenizer, chats),
+        *roles,
     ]
     entries = [entry(*each) for each in entries if each[2] is not None]
     table, begin = [], 0
@@ -296,7 +327,7 @@ def main(argv=None):
     if not args.gguf:
         raise ValueError("a model is exported with: python sample.py export --gguf FILE")
     folder = models.chosen(args, ["rl", "sft", "base"], "base model", "train.py")
-    save(args.gguf, *sample.load_model(folder), args.type, folder.name)
+    save(args.gguf, *sample.load_model(folder), args.type, folder.name, folder)
     size = Path(args.gguf).stat().st_size
     print(f"{args.gguf}: {folder} as {args.type}, {size / 1e6:,.1f} MB")
 

@@ -339,7 +339,7 @@ def prompt_of(body, cfg, format):
             message = f"{name} is no option of a chat template; the request itself says it"
             raise Refused(400, f"chat_template_kwargs: {message}", "chat_template_kwargs")
     try:
-        return format.prompt(messages_of(body, cfg, format), **options)
+        return format.prompt(messages_of(body, cfg, format), options=options)
     except ValueError as e:
         raise Refused(400, str(e), "messages") from None
 

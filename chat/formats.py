@@ -24,7 +24,7 @@ import re
 from pathlib import Path
 
 import sample
-from chat import jinja, thinking
+from chat import generate, jinja, thinking
 from run import disk
 from tokens import huggingface
 
@@ -32,7 +32,7 @@ from tokens import huggingface
 class Own:
     """The format of models made here (sample.render).
 
-    ends: the tokens that end a reply. ValueError if the vocabulary lacks a token that chats need.
+    ValueError, where it is used, if the vocabulary lacks a token that chats need.
     """
 
     def __init__(self, tokenizer):
@@ -43,7 +43,12 @@ class Own:
         """The tokens that end a reply."""
         return frozenset([sample.special(self.tokenizer, "<|im_end|>")])
 
-    def prompt(self, messages, /, **_):
+    @property
+    def document_ends(self):
+        """The tokens that end a text which is no reply: where the next document begins."""
+        return frozenset(generate.document_begin(self.tokenizer))
+
+    def prompt(self, messages, options=None):
         """The ids of a conversation up to the place where the next reply begins.
 
         A reply that has "ids" stands in it as the very tokens that were written: its text, encoded
@@ -77,14 +82,15 @@ class Template:
     path        the file it stands in
     templates   {name: template}: "default", and "tool_use" for conversations with tools
     special     the tokens that a template may name, such as {"bos_token": "<|begin_of_text|>"}
-    ends        the tokens that end a reply
+    ends        the tokens that end a reply; document_ends, those that end any other text
     """
 
     def __init__(self, path, templates, special, tokenizer, ends):
         self.path, self.templates, self.special = path, templates, special
         self.tokenizer, self.ends = tokenizer, frozenset(ends)
+        self.document_ends = self.ends.union(generate.document_begin(tokenizer))
 
-    def text(self, messages, tools=None, /, add_generation_prompt=True, **options):
+    def text(self, messages, tools=None, add_generation_prompt=True, options=None):
         """What transformers' apply_chat_template(tokenize=False) returns; ValueError if it fails.
 
         options: further variables of the template, such as enable_thinking of Qwen 3's.
@@ -101,7 +107,7 @@ class Template:
             raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "
                              f"and none of them is named default")
         template = self.templates[name]
-        variables = {**self.special, **options, "tools": tools, "documents": None,
+        variables = {**self.special, **(options or {}), "tools": tools, "documents": None,
                      "add_generation_prompt": add_generation_prompt}
         try:
             plain = plain_writer(template)
@@ -111,11 +117,11 @@ class Template:
         except ValueError as e:
             raise ValueError(f"{self.path}: the chat template {e}") from None
 
-    def prompt(self, messages, tools=None, /, **options):
+    def prompt(self, messages, tools=None, options=None):
         """The ids of a conversation up to the place where the next reply begins."""
         if messages and messages[-1].get("role") == "assistant":
             raise ValueError("the last message is the assistant's: there is nothing to reply to")
-        text = self.text(messages, tools, **options)
+        text = self.text(messages, tools, options=options)
         return self.tokenizer.encode(text, allowed_special="all")
 
     def content(self, prompt, ids):
@@ -199,6 +205,7 @@ DEFINED = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
     "{% endif %}"
 )
+LONGEST_KNOWN = 2000            # characters; a long text of "{%" would take long to read
 TAG = re.compile(r"(\{%.*?%\}|\{\{.*?\}\})", re.S)
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"]+|['"]""", re.S)    # no space
 SYSTEM = re.compile(r"(?<='<\|im_start\|>system\\n)(?:[^'\\]|\\n)*(?=<\|im_end\|>\\n'\}\})")
@@ -240,6 +247,8 @@ def canonical(template):
 @functools.lru_cache(16)
 def plain_writer(template):
     """The function that writes what a template does, from messages and variables, or None."""
+    if len(template) > LONGEST_KNOWN:
+        return None
     tags = canonical(template).removeprefix(canonical(DEFINED))
     if tags == canonical(LLAMA3):
         return llama3
@@ -303,9 +312,9 @@ def templates_of(folder):
     folder = Path(folder)
     path, found = folder / "chat_template.jinja", {}
     if path.exists():
-        found["default"] = path.read_text(encoding="utf-8")
+        found["default"] = "".join(disk.read_lines(path))
     for more in sorted(folder.glob("additional_chat_templates/*.jinja")):
-        found[more.stem] = more.read_text(encoding="utf-8")
+        found[more.stem] = "".join(disk.read_lines(more))
     if found:
         return path, found
     path = folder / "tokenizer_config.json"

@@ -16,6 +16,7 @@ the other process, when there is a template to render.
 Source: Hugging Face's transformers 5 (utils/chat_template_utils.py), for what a template may use.
 """
 
+import contextlib
 import datetime
 import functools
 import json
@@ -219,7 +220,8 @@ def answer_to(request):
 
 def main():
     """Answer requests, a line of JSON each, until there are no more."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with contextlib.suppress(ValueError, OSError):      # macOS refuses such a limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
         print(json.dumps(answer_to(json.loads(line))), flush=True)
 

@@ -161,10 +161,8 @@ def complete(args):
     folder = models.chosen(args, ["base"], "base model", "train.py")
     batch = load(folder, args)
     tokenizer = batch.tokenizer
-    begin = generate.document_begin(tokenizer)      # where the next document begins, this one ends
-    stop = formats.end_tokens(folder, tokenizer).union(begin)
-    settings = replace(settings, stop=frozenset(stop))
-    prompt = [*begin, *tokenizer.encode_ordinary(args.text)]
+    settings = replace(settings, stop=formats.load(folder, tokenizer).document_ends)
+    prompt = [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(args.text)]
     for i in range(args.n):
         print(args.text, end="")
         say(batch, prompt, replace(settings, seed=args.seed + i), args.stop)
@@ -208,14 +206,14 @@ class Conversation:
         ValueError if the question alone does not fit the context.
         """
         context = self.cfg.n_positions
-        n_least = len(self.format.prompt([*self.first, asking], **self.options))
+        n_least = len(self.format.prompt([*self.first, asking], options=self.options))
         if n_least >= context:
             system = " after the system message" if self.first else ""
             raise ValueError(f"a question of {n_least} tokens{system} does not fit the model's "
                              f"context of {context} with room for a reply; ask something shorter")
         while True:
             messages = [*self.first, *itertools.chain(*self.turns), asking]
-            prompt = self.format.prompt(messages, **self.options)
+            prompt = self.format.prompt(messages, options=self.options)
             if not self.turns or len(prompt) + LEAST_ROOM <= context:
                 return prompt
             self.forgotten += 1

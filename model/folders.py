@@ -200,6 +200,16 @@ def _tensors_of(folder):
     raise FileNotFoundError(f"{folder / 'model.safetensors'}: no such file; {advice}")
 
 
+def parameter(p, transposed, writable, dtype):
+    """A tensor of a file, or its transpose, as load() gives it."""
+    if dtype == "bfloat16" and isinstance(p, bfloat16.Array) and p.ndim == 2:
+        return p.T if transposed else p
+    if transposed and writable and p.ndim == 2:
+        return checkpoint.in_order(p.T, np.float32)
+    requirements = ["C", "A", "W"] if writable else ["A"]
+    return np.require(p.T if transposed else p, np.float32, requirements)
+
+
 def load(folder, writable=True, dtype="float32"):
     """(params, cfg) of a Hugging Face folder or of a model file of llm.c.
 
@@ -218,7 +228,7 @@ def load(folder, writable=True, dtype="float32"):
         names = layout(cfg)
     else:
         path, tensors, cfg, names = _open(folder)
-    params, requirements = {}, ["C", "A", "W"] if writable else ["A"]
+    params = {}
     for name, shape in families.of(cfg).param_shapes(cfg).items():
         in_file, transposed = names[name]
         if in_file not in tensors:
@@ -228,9 +238,7 @@ def load(folder, writable=True, dtype="float32"):
         expected = shape[::-1] if transposed else shape
         if p.shape != expected:
             raise ValueError(f"{path}: {in_file} has shape {p.shape}, config.json says {expected}")
-        p = p.T if transposed else p
-        keeps = dtype == "bfloat16" and isinstance(p, bfloat16.Array) and p.ndim == 2
-        params[name] = p if keeps else np.require(p, np.float32, requirements)
+        params[name] = parameter(p, transposed, writable, dtype)
         if not is_finite(params[name]):
             raise ValueError(f"{path}: {in_file} holds numbers that are not finite; "
                              "save the model again from a checkpoint that is sound")

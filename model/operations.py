@@ -310,20 +310,34 @@ def segments_hidden(segments, dtype):
     return np.where(seen & np.tri(T, dtype=bool), 0, -np.inf).astype(dtype)
 
 
-def _hide(s, t0, hidden):
-    """Add -inf to the scores s (B,NH,t1-t0,t1) of keys that queries t0 to t1 must not see."""
-    n, t1 = s.shape[2:]
+def _keys_seen(t0, t1, hidden):
+    """The keys, a slice or their numbers, that one of the queries t0 to t1 at least may see.
+
+    Of several texts in a row, a block of queries looks at its own and at the beginning that they
+    share. In a row of 256 tokens with six texts, that saves half of attention.
+    """
+    if hidden is None:
+        return slice(0, t1)
+    seen = np.flatnonzero(hidden[:, t0:t1, :t1].max((0, 1)) == 0.0)
+    first = t1 - len(seen)              # if they are one run
+    return slice(first, t1) if seen[0] == first else seen
+
+
+def _hide(s, t0, keys, hidden):
+    """Add -inf to the scores s (B,NH,queries,keys) of keys that queries from t0 must not see."""
+    n = s.shape[2]
     if hidden is None:                  # keys before t0 are the past of every query here
-        s[..., t0:] += causal_mask(min(n, QUERY_BLOCK), s.dtype)
+        s[..., t0:] += causal_mask(n, s.dtype)
     else:
-        s += hidden[:, None, t0:t1, :t1]
+        s += hidden[:, None, t0 : t0 + n, keys]
 
 
 def attention_forward(qkv, n_head, out=None, hidden=None, n_kv_head=None):
     """(B,T,(NH+2NKV)*HS) -> (B,T,NH*HS), cache. n_kv_head: NKV, where it is not NH.
 
     hidden: of segments_hidden, or None for one text a row. Queries go in blocks, and a block never
-    looks at keys later than its last query: half of the square is not computed.
+    looks at keys later than its last query: half of the square is not computed. Nor does it look
+    at keys that are hidden from all of its queries.
     """
     B, T, width = qkv.shape
     n_kv = n_kv_head or n_head
@@ -334,18 +348,20 @@ def attention_forward(qkv, n_head, out=None, hidden=None, n_kv_head=None):
     )
     for b in _sequence_blocks(B, T, n_head):
         q, k, v = heads(qkv[b], n_head, n_kv)
+        hidden_b = None if hidden is None else hidden[b]
         o_heads = o[b].reshape(-1, T, n_head, HS).swapaxes(1, 2)    # a view: writing fills o
         for t0 in range(0, T, QUERY_BLOCK):
             t1 = min(t0 + QUERY_BLOCK, T)
+            keys = _keys_seen(t0, t1, hidden_b)
             q_t = q[:, :, t0:t1] * float(HS**-0.5)
-            s = grouped(q_t, n_kv) @ k[:, :, :t1].swapaxes(-1, -2)
-            s = s.reshape(*q_t.shape[:3], t1)
-            _hide(s, t0, None if hidden is None else hidden[b])
+            s = grouped(q_t, n_kv) @ k[:, :, keys].swapaxes(-1, -2)
+            s = s.reshape(*q_t.shape[:3], -1)
+            _hide(s, t0, keys, hidden_b)
             largest = s.max(-1, keepdims=True)
             s -= largest
             p = np.exp(s, out=s)
             total = np.einsum("bhqk->bhq", p)[..., None]
-            o_t = grouped(p, n_kv) @ v[:, :, :t1]
+            o_t = grouped(p, n_kv) @ v[:, :, keys]
             np.divide(o_t.reshape(q_t.shape), total, out=o_heads[:, :, t0:t1])
             np.add(largest, np.log(total), out=lse[b, :, t0:t1])
     return o, (qkv, o, lse)
@@ -372,33 +388,28 @@ def _sequences_backward(places, do, o, qkv, lse, hidden):
     q, k, v = qkv
     n_kv, T, scale = k.shape[1], do.shape[2], float(do.shape[3] ** -0.5)
     dq, dk_place, dv_place = places
-    dk, dv = np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
+    dk, dv = np.zeros(k.shape, k.dtype), np.zeros(v.shape, v.dtype)
     D = np.einsum("bhtd,bhtd->bht", do, o)[..., None]   # sum_j p_ij dp_ij, as in gpt.py
-    for t0 in reversed(range(0, T, QUERY_BLOCK)):       # the last queries see all keys: dk and dv
-        t1 = min(t0 + QUERY_BLOCK, T)                   # are written there and then added to
+    for t0 in reversed(range(0, T, QUERY_BLOCK)):
+        t1 = min(t0 + QUERY_BLOCK, T)
+        keys = _keys_seen(t0, t1, hidden)
         q_t, do_t = q[:, :, t0:t1] * scale, do[:, :, t0:t1]
         q_group, do_group = grouped(q_t, n_kv), grouped(do_t, n_kv)
-        k_t, v_t = k[:, :, :t1], v[:, :, :t1]
-        s = (q_group @ k_t.swapaxes(-1, -2)).reshape(*q_t.shape[:3], t1)
-        _hide(s, t0, hidden)
+        k_t, v_t = k[:, :, keys], v[:, :, keys]
+        s = (q_group @ k_t.swapaxes(-1, -2)).reshape(*q_t.shape[:3], -1)
+        _hide(s, t0, keys, hidden)
         s -= lse[:, :, t0:t1]                           # no score is above it: no overflow
         p = np.exp(s, out=s)
         p_group = grouped(p, n_kv)
         # forward was: o = p v
         dp = (do_group @ v_t.swapaxes(-1, -2)).reshape(p.shape)
-        if t1 == T:
-            np.matmul(p_group.swapaxes(-1, -2), do_group, out=dv)
-        else:
-            dv[:, :, :t1] += p_group.swapaxes(-1, -2) @ do_group
+        dv[:, :, keys] += p_group.swapaxes(-1, -2) @ do_group
         # forward was: p = softmax(s)
         dp -= D[:, :, t0:t1]
         ds = np.multiply(dp, p, out=dp)
         ds_group = grouped(ds, n_kv)
         # forward was: s = (scale q) k^T
-        if t1 == T:
-            np.matmul(ds_group.swapaxes(-1, -2), q_group, out=dk)
-        else:
-            dk[:, :, :t1] += ds_group.swapaxes(-1, -2) @ q_group
+        dk[:, :, keys] += ds_group.swapaxes(-1, -2) @ q_group
         np.multiply((ds_group @ k_t).reshape(q_t.shape), scale, out=dq[:, :, t0:t1])
     dk_place[...], dv_place[...] = dk, dv
 

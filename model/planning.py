@@ -2,16 +2,23 @@
 
 A plan is known before any memory is taken, so a run that cannot fit ends at once and not after an
 hour.
+
+    python -m model.planning        the memory that each preset takes, to write and to train
 """
 
+import argparse
 import os
 import sys
+from dataclasses import replace
 
 from model import cores                     # before numpy
 from model import device
 from model import families
+from model import llama
 from model import fast
 from model import resume
+import gpt
+from run import command
 
 AT_ONCE = 8192          # tokens at once that keep a CPU busy; more only take memory
 
@@ -123,3 +130,33 @@ def add_arguments(parser):
                      help="keep no activations but the blocks' inputs (default: if it must)")
     fit.add_argument("--memory-gb", type=float, metavar="GB",
                      help="memory to plan for (default: 80 %% of what is free, 90 %% on a GPU)")
+
+
+def table(presets, T):
+    """A line for each preset: gigabytes to write with, and to train on a row of T tokens a core."""
+    yield (f"{'preset':14} {'parameters':>14}   weights GB: float32   bf16   "
+           f"cache MB for 1,000 tokens   training GB: one row of {T:,} a core")
+    for name, cfg in presets.items():
+        n_heads, head_size = families.kv_heads(cfg)
+        cache = 1000 * 4 * 2 * cfg.n_layer * n_heads * head_size
+        short = replace(cfg, n_positions=min(T, cfg.n_positions))
+        training = sum(memory_plan(short, cores.N_THREADS, recompute=True).values())
+        yield (f"{name:14} {cfg.n_params:14,} {4 * cfg.n_params / 1e9:21.2f} "
+               f"{2 * cfg.n_params / 1e9:6.2f} {cache / 1e6:27.1f} {training / 1e9:37.1f}")
+
+
+def main(argv=None):
+    """Print the table of all presets."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.planning", description="The memory that each preset takes.")
+    parser.add_argument("--tokens", type=int, default=512, metavar="T",
+                        help="of a row in training (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.tokens < 1:
+        raise ValueError(f"--tokens {args.tokens}: must be at least 1")
+    for line in table({**gpt.PRESETS, **llama.PRESETS}, args.tokens):
+        print(line)
+
+
+if __name__ == "__main__":
+    command.run(main)

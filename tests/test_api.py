@@ -469,7 +469,7 @@ def test_thoughts_in_a_stream(thinker, more):
 def test_what_a_template_gets_of_a_request(thinker, monkeypatch):
     given = []
 
-    def text(self, messages, tools, /, **options):
+    def text(self, messages, tools, options):
         given.append((messages, options))
         return "x"
 
@@ -496,6 +496,17 @@ def test_what_a_template_gets_of_a_request(thinker, monkeypatch):
 def test_chats_that_a_template_refuses(thinker, wrong, said):
     answer = post(thinker, CHAT, {"messages": HELLO, **wrong}, status=400)
     assert said in answer["error"]["message"]
+
+
+def test_a_text_ends_where_a_reply_would(thinker):
+    """And where the next document begins."""
+    prompt = OTHER.encode("<|im_start|>" * N_HELLO, allowed_special="all")
+    answer = post(thinker, TEXTS, {"prompt": prompt, "max_tokens": 99, "temperature": 0})
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert choice["text"] == "<think>\nSo!\n</think>\n\nHi."
+    ends = formats.Template("here", {}, {}, OTHER, {1}).document_ends
+    assert ends == {1, OTHER.special_tokens["<|endoftext|>"]}
 
 
 def test_a_conversation_is_looked_at_as_the_template_writes_it(thinker):

@@ -1,9 +1,10 @@
 """model/bfloat16.py: an Array computes what the widened array does, whatever its blocks."""
 
+from model import fast                  # before numpy
 import numpy as np
 import pytest
 
-from model import bfloat16
+from model import bfloat16, decoding, llama
 
 RNG = np.random.default_rng(0)
 
@@ -70,3 +71,21 @@ def test_blocks(blocks):
         for at, block in a.blocks():
             np.testing.assert_array_equal(lines[at], block)
             assert block.size <= max(bfloat16.BLOCK, lines[0].size)
+
+
+@pytest.mark.parametrize("of_all_threads", [False, True])
+def test_a_text_is_written(blocks, monkeypatch, of_all_threads):
+    """By a model whose matrices stay in bfloat16, with its rows or its weights on many threads."""
+    monkeypatch.setattr(fast, "SMALL_MODEL", 0 if of_all_threads else 1 << 40)
+    monkeypatch.setattr(decoding, "HEAD_COLUMNS", 5)
+    cfg = llama.Config(23, 16, 12, 2, 4, 2, 4, 10, qkv_bias=True, tied=False)
+    widened, kept = {}, {}
+    for name, p in llama.init(cfg, 0).items():
+        a = bfloat16.narrow(p.T + 0.1 * random(*p.T.shape)).T       # as a file has it
+        widened[name] = np.asarray(a)
+        kept[name] = a if p.ndim == 2 else widened[name]
+    tokens = RNG.integers(0, 23, (3, 5))
+    for engine in (llama, fast):
+        logits = engine.decode(kept, cfg, tokens, engine.Cache(cfg, 3))
+        want = llama.decode(widened, cfg, tokens, llama.Cache(cfg, 3))
+        np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-5)

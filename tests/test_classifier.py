@@ -73,6 +73,17 @@ def test_batches_do_not_matter(tmp_path, monkeypatch):
     assert model.predict([]) == ([], pytest.approx(np.zeros(0)))
 
 
+def test_one_text_is_counted_as_among_others():
+    lists = [token.split() for token in (b"a b a </s>", b"c a </s>", b"</s>")]
+    tokens, times = classifier.count_tokens(lists)
+    assert tokens == [b"</s>", b"a", b"b", b"c"]
+    assert times.tolist() == [[1, 2, 1, 0], [1, 1, 0, 1], [1, 0, 0, 0]]
+    for tokens_of_one, row in zip(lists, times):
+        of_one, [alone] = classifier.count_tokens([tokens_of_one])
+        assert dict(zip(of_one, alone)) == {t: n for t, n in zip(tokens, row) if n}
+        assert of_one[0] == b"</s>"
+
+
 def test_blocks_do_not_matter(tmp_path, monkeypatch):
     for word_ngrams in (1, 2):
         (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
@@ -92,7 +103,8 @@ def test_counting_rows_is_fetching_them(tmp_path):
         (tmp_path / "m.bin").write_bytes(model_bytes(word_ngrams=word_ngrams)[0])
         model = language.load(tmp_path / "m.bin")
         text = " ".join(TEXTS).replace("</s>", "") * 3
-        rows, _ = model.find_rows(model.tokenize([text])[0])
+        tokens, _ = classifier.count_tokens(model.tokenize([text]))
+        rows, _ = model.find_rows(tokens)
         n_rows = np.count_nonzero(rows >= 0)
         assert len(model.emb) < n_rows < 200 * len(model.emb)
         alone, among = model.hidden([text]), model.hidden([text] + [""] * 199)

@@ -1,6 +1,7 @@
 """chat/export.py: a GGUF file taken apart again, byte by byte."""
 
 import dataclasses
+import json
 import struct
 
 import numpy as np
@@ -11,7 +12,7 @@ from chat import export
 import gpt
 from model import llama
 from tokens import patterns
-from tokens.added import Flags
+from tokens.added import Flags, LeaveOut
 from conftest import run_script
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
@@ -225,12 +226,43 @@ def test_qwens(tmp_path):
     assert not (tmp_path / "n.gguf").exists()
 
 
-def test_the_tokenizer_of_qwen_is_exported(tmp_path):
-    """llama.cpp has its pattern, and leaves out its normal form."""
+def test_patterns_of_other_models():
+    """llama.cpp knows them by name. It leaves out Qwen's normal form."""
     own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["qwen2"], TOK.special_tokens, "NFC")
     assert export.pattern_of(own) == "qwen2"
     own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["cl100k"], TOK.special_tokens)
     assert export.pattern_of(own) == "llama-bpe"
+    smollm = patterns.Split(r"\p{N}"), patterns.Split(patterns.PATTERNS["gpt2"])
+    own = bpe.Tokenizer(TOK.ranks, smollm, TOK.special_tokens, (LeaveOut("\x04"),))
+    assert export.pattern_of(own) == "smollm"
     own = bpe.Tokenizer(TOK.ranks, patterns.PATTERNS["qwen2"], TOK.special_tokens, "NFKC")
     with pytest.raises(ValueError, match="none that llama.cpp knows"):
         export.pattern_of(own)
+
+
+def test_roles_of_a_model_of_others(tmp_path):
+    """What begins and ends a text, and the chat template, are what the files beside it say."""
+    specials = {"<s>": 316, "</s>": 317, "<|end|>": 318}
+    own = bpe.Tokenizer(TOK.ranks, TOK.pattern, specials)
+    cfg = dataclasses.replace(LLAMA, vocab_size=320)
+    ggml = "tokenizer.ggml."
+
+    def exported(config, **files):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        files["tokenizer_config"] = config
+        for name, content in files.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+        export.save(folder / "m.gguf", llama.init(cfg, 0), cfg, own, folder=folder)
+        return read(folder / "m.gguf")[0]
+
+    names = {"bos_token": "<s>", "eos_token": {"content": "<|end|>"}}
+    keys = exported({**names, "add_bos_token": True, "chat_template": "{{ messages }}"})
+    assert keys[ggml + "bos_token_id"] == 316 and keys[ggml + "eos_token_id"] == 318
+    assert keys[ggml + "add_bos_token"] and keys["tokenizer.chat_template"] == "{{ messages }}"
+    around = {"post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}]}}
+    assert exported(names, tokenizer=around)[ggml + "add_bos_token"]
+    assert not exported({**names, "add_bos_token": False}, tokenizer=around)[ggml + "add_bos_token"]
+    keys = exported({"bos_token": None, "eos_token": "</s>"}, tokenizer={"post_processor": None})
+    assert not keys[ggml + "add_bos_token"] and keys[ggml + "eos_token_id"] == 317
+    assert ggml + "bos_token_id" not in keys and "tokenizer.chat_template" not in keys

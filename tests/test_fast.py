@@ -514,9 +514,12 @@ def test_an_ignored_target_moves_no_gradient():
 @in_blocks_and_threads
 @pytest.mark.parametrize("vocab", [13, 600])
 @pytest.mark.parametrize("small", [True, False])
-def test_cached_decoding_equals_the_full_forward(monkeypatch, small, vocab):
-    """Of a small model the rows are divided among threads, of a large one the weights."""
+@pytest.mark.parametrize("many", [1, 32])
+def test_cached_decoding_equals_the_full_forward(monkeypatch, many, small, vocab):
+    """Of a small model the rows are divided among threads, of a large one the weights. Of many rows
+    the free places are read too."""
     monkeypatch.setattr(fast, "SMALL_MODEL", 8 << 20 if small else 0)
+    monkeypatch.setattr(decoding, "MANY", many)
     cfg, params = tiny(vocab, n_positions=12)
     tokens, _ = batch(cfg, 3, 12)
     want, _ = fast.forward(params, cfg, tokens)

@@ -84,8 +84,8 @@ def test_without_a_template_or_our_tokens_there_are_no_chats(tmp_path):
     (SMOLLM.replace("!=", "=="), None), (SMOLLM.replace("loop.first and", ""), None),
     (CHATML.replace("+ '\n' }}", "+ '\n' }}\n"), None), (CHATML.replace("+ '\n' }}", "}}"), None),
     (formats.LLAMA3.replace("| trim", ""), None), (huggingface.CHAT_TEMPLATE, None), ("", None),
-    (CHATML.replace("{% endfor %}", "{# x #}{% endfor %}"), None),
-], ids=range(19))
+    (CHATML.replace("{% endfor %}", "{# x #}{% endfor %}"), None), ("{%" * 50_000, None),
+], ids=range(20))
 def test_which_templates_are_known(template, writer):
     found = formats.plain_writer(template)
     assert getattr(getattr(found, "func", found), "__name__", None) == writer
@@ -142,7 +142,7 @@ def test_what_a_template_is_given(shown):
     messages = [{"role": "user", "content": "Hi", "name": None},
                 {"role": "assistant", "content": "x", "ids": [1], "thinking": "t"}]
     tokens = OTHER.special_tokens
-    assert ours.prompt(messages + HELLO, enable_thinking=False, add_generation_prompt=True) == [
+    assert ours.prompt(messages + HELLO, options={"enable_thinking": False}) == [
         tokens["<|im_start|>"], *OTHER.encode_ordinary("x"), tokens["<|im_end|>"]]
     (template, variables), = shown
     assert template == "T" and variables == {
@@ -215,6 +215,12 @@ def test_a_template_that_is_none(tmp_path, given):
         formats.load(folder_of(tmp_path, chat_template=given), OTHER)
 
 
+def test_a_template_that_is_no_text(tmp_path):
+    (folder_of(tmp_path) / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="chat_template.jinja: not UTF-8 text"):
+        formats.load(tmp_path, OTHER)
+
+
 def test_special_tokens_that_a_template_may_name(tmp_path):
     token = {"__type": "AddedToken", "content": "<|begin_of_text|>", "lstrip": False}
     config = {"bos_token": token, "eos_token": "<|eot_id|>", "pad_token": None, "unk_token": 3}
@@ -255,7 +261,7 @@ def test_qwen_3s_thoughts(shared):
     ours = formats.load(folder, bpe.Tokenizer.load(folder / "tokenizer.json"))
     end = [198, 151644, 77091, 198]             # line feed, <|im_start|> assistant, line feed
     assert ours.prompt(HELLO)[-4:] == end
-    plain = ours.prompt(HELLO, enable_thinking=False)
+    plain = ours.prompt(HELLO, options={"enable_thinking": False})
     assert plain[-8:] == [*end, 151667, 271, 151668, 271]
     reply = ours.tokenizer.encode("<think>\nSo.\n</think>\n\nHi!<|im_end|>", allowed_special="all")
     assert ours.content(ours.prompt(HELLO), reply) == {"content": "Hi!", "reasoning_content": "So."}

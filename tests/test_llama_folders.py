@@ -111,9 +111,11 @@ def test_arrays_are_the_mapped_file(tmp_path):
         assert isinstance(owner, np.memmap)
 
 
-@pytest.mark.parametrize("narrow", [bfloat16.narrow, np.float16])
+@pytest.mark.parametrize("narrow, lines", [
+    (bfloat16.narrow, 16), (bfloat16.narrow, 1), (np.float16, 16), (np.float16, 7)])
 @ids
-def test_halves_are_widened(tmp_path, cfg, narrow):
+def test_halves_are_widened(tmp_path, monkeypatch, cfg, narrow, lines):
+    monkeypatch.setattr(checkpoint, "LINES", lines)
     params = {name: np.asarray(narrow(p), np.float32) for name, p in random_params(cfg).items()}
     gpt.save(tmp_path, {name: narrow(p) for name, p in params.items()}, cfg)
     for writable in (True, False):

@@ -114,9 +114,14 @@ def test_attention_grad_of_several_texts_in_a_row():
     segments = np.array([[0, 0, 1, 1, 1, 2, 2], [1, 1, 1, 2, 2, 3, 4], [0, 0, 0, 0, 0, 0, 0]])
     hidden = operations.segments_hidden(segments, np.float64)
     qkv, do = randn(B, T, 3 * NH * HS), randn(B, T, NH * HS)
-    dqkv = operations.attention_backward(
-        do, operations.attention_forward(qkv, NH, hidden=hidden)[1], NH, hidden=hidden
-    )
+    o, cache = operations.attention_forward(qkv, NH, hidden=hidden)
+    for row in range(B):
+        for segment in set(segments[row]):
+            own = np.isin(segments[row], [0, segment])
+            alone, _ = operations.attention_forward(qkv[row : row + 1, own], NH)
+            where = segments[row, own] == segment
+            np.testing.assert_allclose(o[row, own][where], alone[0, where], atol=1e-12)
+    dqkv = operations.attention_backward(do, cache, NH, hidden=hidden)
     check_grad(
         lambda: (operations.attention_forward(qkv, NH, hidden=hidden)[0] * do).sum(),
         {"qkv": (qkv, dqkv)},

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gpt
 import pytest
 import train
-from model import cores, planning
+from model import cores, llama, planning
 from test_train import TEXT
 
 
@@ -57,3 +57,14 @@ def test_another_run_in_a_folder_takes_what_fits_itself(tmp_path, capsys):
     capsys.readouterr()
     train.main([*command, "--batch", "4", "--on-mismatch", "restart"])
     assert "4 of 4 rows at once" in capsys.readouterr().err
+
+
+def test_the_table_of_presets(capsys):
+    planning.main(["--tokens", "64"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(gpt.PRESETS) + len(llama.PRESETS)
+    last = lines[-1].split()
+    assert last[:2] == ["llama-3.1-8b", "8,030,261,248"] and last[2:4] == ["32.12", "16.06"]
+    assert float(last[4]) == pytest.approx(1000 * 4 * 2 * 32 * 8 * 128 / 1e6, abs=0.1)
+    with pytest.raises(ValueError, match="--tokens 0: must be at least 1"):
+        planning.main(["--tokens", "0"])

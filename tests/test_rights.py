@@ -6,6 +6,7 @@ import time
 import pytest
 
 from web import message
+from web import rights as room
 from web.rights import rights
 
 
@@ -248,3 +249,17 @@ def test_rights_in_linear_time(html):
     start = time.process_time()
     rights({}, html)
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("tries", [1, 2, 64])
+def test_tags_behind_the_one_that_matters(monkeypatch, tries):
+    monkeypatch.setattr(room, "MAX_METAS", tries)
+    metas = b"<meta name=robots content=index>" * 70
+    others = metas + b'<a href="/license">x</a><metal license>' * 70
+    meta = b'<meta name="&#114;obots" content=noindex>'
+    link = b"<link rel=license href=/by>"
+    assert rights({}, others + meta + others) == ("noindex", None)
+    assert rights({}, meta + metas) == ("noindex", None)
+    assert rights({}, others + link + others) == (None, "/by")
+    assert rights({}, link + others + meta) == ("noindex", None)
+    assert rights({}, others + b"<!--" + meta + link + b"-->" + others) == (None, None)

@@ -1,6 +1,7 @@
 """web/words.py: the words of spaCy's blank English; test_data_peers.py asks spaCy itself."""
 
 import doctest
+import itertools
 import random
 import sys
 import time
@@ -98,6 +99,15 @@ def test_a_text_is_its_pieces():
         found = words.words(text)
         assert "".join(found) == "".join(text.split()), text
         assert found == [word for piece in text.split() for word in words.split_piece(piece)]
+
+
+def test_a_word_and_a_mark_are_split_by_the_same_rules():
+    for case in [*words.SPECIAL, "US", "C", "kg", "a", "end", "END", "It", "é", "x1"]:
+        letters = "".join(filter(str.isalpha, case))
+        for word, mark in itertools.product((case, letters, letters.lower()), ",.:;!?)'(-$…"):
+            found = words.split_affixes(word + mark, words.SPECIAL)
+            want = words.SPECIAL.get(word + mark) or words.join_special(found)
+            assert words.split_piece(word + mark) == want, word + mark
 
 
 def test_what_dedup_takes_for_unsplit_is_one_word():

@@ -2,7 +2,7 @@
 
 A dict is asked for one key after the other, and a piece must become a Python object first. Here
 NumPy looks up a whole block of keys in a few passes. The keys are pieces of text (Pieces, below);
-encoder.Pairs looks up pairs of ids in the same way.
+encoder.Pairs, which never grows, looks up pairs of ids in a quicker way.
 
     slot        0    1    2    3    4    5    6    7        size: a power of two, a quarter full
     number     -1    2   -1    0    1   -1   -1   -1        -1: free

@@ -169,7 +169,7 @@ def newlines(start, kind, before, last, code, rules, borders, odd):
 
 def contractions(start, kind, before, code, rules, odd):
     """'s 't 're 've 'm 'll 'd are pieces; in o200k they are the end of one."""
-    at = np.flatnonzero(kind[:-1] & QUOTE)
+    at = np.flatnonzero((kind[:-1] & QUOTE) > 0)            # 10 times as fast as of numbers
     p = before[at]
     at = at[(p & KIND) == LETTER if rules.cases else ((p & KIND) > 0) & ((p & BLANK) == 0)]
     if not len(at):
@@ -237,8 +237,10 @@ def ask_pattern(start, text, odd, code, before, rules, borders):
     pattern = next(pattern for pattern, r in RULES.items() if r == rules)
     find = regex.compile(pattern).finditer
     cased = ((before & CASE) == UPPER) | ((before & CASE) == LOWER)     # a letter and no mark
-    safe = np.flatnonzero(cased & ((code == ord(" ")) | (code == ord("\n"))))
-    safe = np.unique(np.concatenate([[0], safe, borders, borders + 1, [len(text)]]))
+    safe = np.ones(len(text) + 1, bool)                     # the beginning and the end are
+    safe[1:-1] = (cased & ((code == ord(" ")) | (code == ord("\n"))))[1:]
+    safe[borders] = safe[borders + 1] = True
+    safe = np.flatnonzero(safe)
     number = np.searchsorted(safe, odd, "right")
     done = 0
     for begin, end in zip(safe[number - 1].tolist(), safe[number].tolist()):

@@ -12,8 +12,9 @@ size, L labels, P n-grams that are kept.
 
 Sources: Joulin et al. 2016, arXiv 1607.01759 (the model) and 1612.03651 (pruning).
 """
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, count, repeat
 
 import numpy as np
 
@@ -88,16 +89,19 @@ def hash_all_starts(data, first, minn, maxn):               # (bytes,), (C,) -> 
     hashes = np.zeros((max(maxn - minn + 1, 0), len(first)), np.uint32)
     width = np.diff(first, append=len(data))                # (C,) bytes of each character
     signed = data.view(np.int8).astype(np.int32).view(np.uint32)        # 0xE9 -> 0xFFFFFFE9
-    byte_at, has_byte = [], []              # the i-th byte of each character, if it has one
-    for i in range(width.max(initial=0)):
-        byte_at.append(signed[np.minimum(first + i, len(data) - 1)])
-        has_byte.append(width > i)
+    first_byte, later = signed[first], []   # later: the i-th byte of each character, and its factor
+    for i in range(1, width.max(initial=0)):
+        byte = signed[np.minimum(first + i, len(data) - 1)]
+        has_byte = width > i                # else the step must change nothing
+        later.append((byte * has_byte, np.where(has_byte, np.uint32(FNV_PRIME), np.uint32(1))))
     h = np.full(len(first), FNV_OFFSET, np.uint32)
     for n in range(1, maxn + 1):                            # h: of the n characters from each on
         h = h[:len(first) - n + 1]
-        for i, (byte, has) in enumerate(zip(byte_at, has_byte)):
-            grown = (h ^ byte[n - 1:]) * np.uint32(FNV_PRIME)
-            h = grown if i == 0 else np.where(has[n - 1:], grown, h)
+        h ^= first_byte[n - 1:]
+        h *= np.uint32(FNV_PRIME)
+        for byte, factor in later:
+            h ^= byte[n - 1:]
+            h *= factor[n - 1:]
         if n >= minn:
             hashes[n - minn, :len(h)] = h
     return hashes
@@ -121,6 +125,27 @@ def pieces_of(token, maxn):
 
 # --------------------------------------------------------------------------------------------------
 # Sums of rows.
+
+def numbered(lists):                                        # N lists -> {U bytes: id}
+    """Ids of the distinct tokens of all texts, 0 for </s>."""
+    distinct = dict.fromkeys([EOS])
+    for tokens in lists:
+        distinct.update(dict.fromkeys(tokens))
+    return dict(zip(distinct, count()))
+
+
+def count_tokens(lists):                                    # N lists -> U bytes, (N,U)
+    """The distinct tokens of all texts, </s> first, and how often each text has them."""
+    if len(lists) == 1:                                     # the usual case, in half of the time
+        counter = Counter({EOS: 0})
+        counter.update(lists[0])
+        return list(counter), np.array([list(counter.values())])
+    ids = numbered(lists)
+    times = np.zeros((len(lists), len(ids)), np.int64)
+    for row, tokens in zip(times, lists):
+        row += np.bincount([ids[token] for token in tokens], minlength=len(row))
+    return list(ids), times
+
 
 def segment_sum(x, lengths):                                # (M,...), (n,) -> (n,...)
     """Sums of consecutive runs of rows; an empty run sums to zero."""
@@ -226,11 +251,9 @@ class Classifier:
         if args.loss == HS:
             self.left, self.right = tree_paths(label_counts)
 
-    def tokenize(self, texts):                              # N -> U bytes, (K,) ids, (N,) lengths
-        """Distinct tokens, and the texts as ids of them. A text ends in </s> and has no labels."""
-        index, all_tokens, lengths = defaultdict(), [], []
-        index.default_factory = index.__len__               # a new token gets the next id
-        index[EOS]
+    def tokenize(self, texts):                              # N -> N lists of bytes
+        """The tokens of each text. A text ends in </s> and has no labels."""
+        lists = []
         for text in texts:
             raw = text.encode("utf-8", "replace").replace(b"\0", b" ")
             tokens = raw.split()
@@ -239,15 +262,13 @@ class Classifier:
             if self.odd_labels or PREFIX in raw:
                 tokens = [token for token in tokens
                           if not token.startswith(PREFIX) and token not in self.label_names]
-            tokens.append(EOS)
-            all_tokens += tokens
-            lengths.append(len(tokens))
-        ids = np.fromiter(map(index.__getitem__, all_tokens), np.int64, len(all_tokens))
-        return list(index), ids, np.array(lengths, np.int64)
+            lists.append([*tokens, EOS])
+        return lists
 
     def bucket_rows(self, hashes):                          # any shape -> the same, int64
         """The row of each n-gram, -1 if it was pruned away."""
-        ids = (hashes % hashes.dtype.type(max(self.args.bucket, 1))).astype(np.int32)
+        bucket = hashes.dtype.type(max(self.args.bucket, 1))
+        ids = (hashes - hashes // bucket * bucket).astype(np.int32)     # % takes twice as long
         if self.prune is None:
             ids += len(self.words)
             return ids
@@ -269,9 +290,8 @@ class Classifier:
         rows = np.full((1 + len(hashes), size.sum()), -1, np.int32)
         np.copyto(rows[1:], self.bucket_rows(hashes), where=inside)
         if whole:
-            known = [i for i, token in enumerate(tokens) if token in self.word_row]
-            begins = np.cumsum(size) - size
-            rows[0, begins[known]] = [self.word_row[tokens[i]] for i in known]
+            known = map(self.word_row.get, tokens, repeat(-1))
+            rows[0, np.cumsum(size) - size] = np.fromiter(known, np.int32, len(tokens))
         return rows, size
 
     def count_rows(self, rows, size, times):                # of find_rows, (N,U) -> (N,R)
@@ -283,16 +303,19 @@ class Classifier:
                 count += np.bincount(line + 1, weights, len(count))
         return counts[:, 1:]
 
-    def add_word_ngrams(self, tokens, ids, text, total, n):
+    def add_word_ngrams(self, lists, total, n):
         """Add the rows of runs of 2..word_ngrams tokens to total (N,D), their numbers to n (N,).
 
-        text: (K,) the text of each id.
+        lists: the tokens of each text.
         """
-        hashes = np.array(list(map(fnv_hash, tokens)), np.uint32)
+        ids = numbered(lists)
+        text = np.repeat(np.arange(len(lists)), list(map(len, lists)))      # (K,)
+        hashes = np.array(list(map(fnv_hash, ids)), np.uint32)
         extended = hashes.view(np.int32).astype(np.int64)   # by the sign
-        each = extended.view(np.uint64)[ids]                # (K,); sums are modulo 2^64
+        of_each = list(map(ids.__getitem__, chain.from_iterable(lists)))
+        each = extended.view(np.uint64)[of_each]            # (K,); sums are modulo 2^64
         run = each
-        for more in range(1, min(self.args.word_ngrams, len(ids))):
+        for more in range(1, min(self.args.word_ngrams, len(each))):
             run = run[:-1] * np.uint64(NGRAM_STEP) + each[more:]
             rows = self.bucket_rows(run)
             at = np.flatnonzero((text[:-more] == text[more:]) & (rows >= 0))
@@ -326,11 +349,8 @@ class Classifier:
         There are two ways to the same sum. A short text has few rows: they are fetched and added. A
         long text has most rows many times: they are counted, and the counts multiply the matrix.
         """
-        tokens, ids, lengths = self.tokenize(texts)
-        n_texts, n_tokens = len(texts), len(tokens)
-        text = np.repeat(np.arange(n_texts), lengths)       # (K,)
-        times = np.bincount(text * n_tokens + ids, minlength=n_texts * n_tokens)
-        times = times.reshape(n_texts, n_tokens)            # (N,U)
+        lists, n_texts = self.tokenize(texts), len(texts)
+        tokens, times = count_tokens(lists)
         total = np.zeros((n_texts, self.args.dim), np.float32)
         n = np.zeros(n_texts, np.int64)
         for some, of_each, whole in self.blocks(tokens, times):
@@ -344,7 +364,7 @@ class Classifier:
                 n += of_each @ n_rows
                 total += of_each.astype(np.float32) @ gather_sum(self.emb, rows, n_rows)
         if self.args.word_ngrams > 1:
-            self.add_word_ngrams(tokens, ids, text, total, n)
+            self.add_word_ngrams(lists, total, n)
         return total / np.maximum(n, 1).astype(np.float32)[:, None], n
 
     def scores(self, texts):                                # -> (N,L) float32

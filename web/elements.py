@@ -22,6 +22,7 @@ INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u2
                        "\ufff9-\ufffc\ufffe\uffff]+")
 WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
                   "\U0001b000-\U0001b2ff\U00020000-\U0003ffff]+")
+BEYOND = re.compile("[\u1100-\U0010ffff]")                 # found in a quarter of the time
 CJK = re.compile("[\u3000-\u312f\u31f0-\u9fff\uf900-\ufaff\uff01-\uff60]")      # Hangul has spaces
 WRAPPED = re.compile(rf"(?<={CJK.pattern})[^\S\n]*\n\s*(?={CJK.pattern})")
 
@@ -48,7 +49,7 @@ def clean_code(text):
 
 def size_of(text):
     """The length of a text in letters; wide characters count as two."""
-    if text.isascii():
+    if text.isascii() or not BEYOND.search(text):
         return len(text)
     return len(text) + sum(map(len, WIDE.findall(text)))
 

@@ -441,7 +441,9 @@ def main_text(page, url=None, charset=None, counts=None):
     """
     source = page if isinstance(page, str) else decode(bytes(page[:4 * MAX_CHARS]), charset)
     cut = len(source) > MAX_CHARS or len(page) > 4 * MAX_CHARS
-    source = source[:MAX_CHARS].replace("\0", "")
+    source = source[:MAX_CHARS]
+    if isinstance(page, str) or b"\0" in page:              # in bytes this takes a tenth
+        source = source.replace("\0", "")
     best, tree = "", None
     for rules in (True, False):
         del tree                                            # never two in memory

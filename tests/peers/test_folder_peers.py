@@ -15,7 +15,7 @@ import bpe
 import gpt
 import sample
 from chat import judges
-from model import checkpoint, fast, resume
+from model import checkpoint, fast, llama, resume
 
 TEXT = "The keeper of the lamp went down to the quay. \"Who goes there?\" he said.\n\n"
 TEXT = (TEXT + "Nobody answered: 12 boats lay at anchor.\n") * 20
@@ -72,6 +72,25 @@ def test_transformers_opens_ours(folder):
     with torch.no_grad():
         want = model(torch.tensor(tokens)).logits.numpy()
     np.testing.assert_allclose(fast.forward(PARAMS, CFG, np.array(tokens))[0], want, atol=1e-4)
+
+
+def test_transformers_opens_a_llama_of_ours(tmp_path):
+    """As a stage of training writes it: with its tokenizer, and the tokens that end a text."""
+    cfg = llama.Config(TOK.n_vocab, 96, 32, 2, 4, 2, 8, 48, rope_theta=5e5)
+    params = llama.init(cfg, 0)
+    resume.save_description(tmp_path, cfg, TOK, "<|im_end|>")
+    gpt.save(tmp_path, params, cfg)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert_same_ids(TOK, theirs, TEXTS)
+    eos = TOK.special_tokens["<|im_end|>"]
+    assert model.config.model_type == "llama" and model.config.num_key_value_heads == 2
+    assert theirs.eos_token_id == model.config.eos_token_id == eos
+    assert model.generation_config.eos_token_id == eos
+    tokens = [TOK.encode(TEXT[:60])]
+    with torch.no_grad():
+        want = model(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(fast.forward(params, cfg, np.array(tokens))[0], want, atol=1e-5)
 
 
 def test_the_chat_template_is_render_prompt(tmp_path):
