@@ -137,13 +137,13 @@ def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sf
     """
     run = Path(run)
     data = data or [run / "chat/train.jsonl"]
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    model = params, cfg, tokenizer = tuning.load_start(run, start, out, recipe, seed)
     conversations = lessons.conversations(data, tokenizer, cfg.n_positions)
     lessons.show(*conversations[0], tokenizer)
     batches = lessons.Batches(conversations, recipe.batch, seed)
     text = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
     identity = tuning.identity("sft", seed, params, data, text)
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
+    with tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start) as learner:
         for step in learner.steps():
             chosen = batches.at(step)
             loss, n_learned = add_conversations(learner, chosen, cfg.n_positions)
@@ -392,14 +392,15 @@ def rl(
     run = Path(run)
     name, reward = find_reward(reward)
     out = out or options.folder_of(name)
-    model = _, cfg, _ = tuning.load_stage(run, start, out)
+    model = _, cfg, _ = tuning.load_start(run, start, out, recipe, seed)
     judged = reward is reward_model         # if so, read() also loads the judge
     given = rollouts.read(
         run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference
     )
     before = arena.measure(*model, given.unseen, recipe.max_tokens)
     warned = set()
-    with tuning.begun(run / out, model, recipe, given.identity, on_mismatch) as learner:
+    base = run / start
+    with tuning.begun(run / out, model, recipe, given.identity, on_mismatch, base=base) as learner:
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
             rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
@@ -551,7 +552,7 @@ def dpo(
     reference: as for rl.
     """
     run = Path(run)
-    model = params, cfg, tokenizer = tuning.load_stage(run, start, out)
+    model = params, cfg, tokenizer = tuning.load_start(run, start, out, recipe, seed)
     data, pairs, test = lessons.train_and_test(
         lessons.pairs, run, data, held_out, tokenizer, cfg.n_positions
     )
@@ -565,7 +566,7 @@ def dpo(
         log_p_reference = log_probabilities(leash_to, cfg, *rows)
         return *rows, log_p, log_p_reference
 
-    with tuning.begun(run / out, model, recipe, identity, on_mismatch) as learner:
+    with tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start) as learner:
         for step in learner.steps():
             tokens, targets, mask, log_p, log_p_reference = compare(batches.at(step))
             loss, weights = dpo_weights(log_p, log_p_reference, mask, recipe.leash)

@@ -21,6 +21,10 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0           # the largest norm of a gradient
+    lora_rank: int | None = None        # of an adapter that learns in the place of the model
+    lora_alpha: float | None = None
+    adapter: str | None = None          # the folder of one that learns on
+    dtype: str | None = None            # of the model beside it
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,25 @@ def add_stage(parser, name, rewards):
     if name in ("reward", "dpo"):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
+    if name != "reward":
+        add_lora(parser)
     add = parser.add_argument_group("recipe").add_argument
     for key, value in recipe_settings(name).items():
         what = SETTINGS[key].format(BATCH[name])
         add(option(key), type=type(value), default=value, choices=CHOICES.get(key),
             help=what + " (default: %(default)s)")
+
+
+def add_lora(parser):
+    """Add the options of a low-rank adapter."""
+    about = "LoRA: a small adapter learns, and the model stays as it is until both are merged"
+    add = parser.add_argument_group("adapter", about).add_argument
+    add("--lora-rank", type=int, metavar="R", help="rank of the adapter (default: all learns)")
+    add("--lora-alpha", type=float, metavar="ALPHA", help="its strength (default: 16)")
+    add("--adapter", metavar="FOLDER",
+        help="go on with one, such as RUN/OUT/adapter or PEFT's own (default: a new one)")
+    add("--dtype", choices=("bf16", "float32"), help="of the model beside it: bf16 keeps what the "
+        "file has so, in half of the memory (default: float32)")
 
 
 def parse_args(argv, rewards):
@@ -190,16 +208,39 @@ def check_args(args):
         if getattr(args, name, None) == "":
             shown = "--leash-to" if name == "reference" else option(name)
             raise ValueError(f"{shown}: the name is empty")
+    if args.command in RECIPES and args.command != "reward":
+        check_lora(args)
     if args.command == "rl":
         if args.reference and not args.leash:
             raise ValueError(f"--leash-to {args.reference}: there is no leash without --leash")
         args.out = args.out or folder_of(args.reward)
 
 
+def check_lora(args):
+    """ValueError for options of an adapter that are out of range or contradict each other."""
+    rank, alpha = args.lora_rank, args.lora_alpha
+    if args.adapter == "":
+        raise ValueError("--adapter: the name is empty")
+    if args.adapter and (rank, alpha) != (None, None):
+        raise ValueError(f"--adapter {args.adapter}: it has its own rank and alpha; "
+                         "leave out --lora-rank and --lora-alpha")
+    if rank is not None and rank < 1:
+        raise ValueError(f"--lora-rank {rank}: must be at least 1")
+    if args.dtype and rank is None and not args.adapter:
+        raise ValueError(f"--dtype {args.dtype}: the model learns in float32; bf16 is for one that "
+                         "stays as it is beside an adapter (--lora-rank or --adapter)")
+    if alpha is not None and rank is None:
+        raise ValueError(f"--lora-alpha {alpha}: there is no adapter without --lora-rank")
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise ValueError(f"--lora-alpha {alpha}: must be above 0 and finite")
+
+
 def recipe_of(args):
     """The recipe of a stage, with the settings of the command line."""
     settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
-    return changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
+    recipe = changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
+    names = "lora_rank", "lora_alpha", "adapter", "dtype"
+    return replace(recipe, **{name: getattr(args, name, None) for name in names})
 
 
 def changed(recipe, settings, may_be_0=()):

@@ -5,6 +5,7 @@ of other settings, data or starting weights is refused: they are in its identity
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import sys
@@ -15,15 +16,16 @@ import sample                           # before numpy
 import gpt
 import train
 from chat import models
-from model import adamw, corpus, parallel, resume
+from model import adamw, adapters, corpus, lora, parallel, resume
 from run import progress
 
+LORA_ALPHA = 16.0       # where a recipe has a rank alone
 
-def load_stage(run, stage, out=None, mend=None):
+def load_stage(run, stage, out=None, mend=None, writable=True, dtype="float32"):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
     out: the folder of the stage that is to come. mend: the command that makes the model, where that
-    is neither train.py nor align.py sft.
+    is neither train.py nor align.py sft. writable, dtype: as for sample.load_model.
     """
     mend = mend or ("python train.py" if stage == "base" else "python align.py sft")
     if not run.is_dir():
@@ -35,7 +37,36 @@ def load_stage(run, stage, out=None, mend=None):
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    return sample.load_model(folder, writable=True)
+    return sample.load_model(folder, writable, dtype)
+
+
+def load_start(run, start, out, recipe, seed):
+    """load_stage() of what a stage begins with, with an adapter beside it if the recipe has one.
+
+    The weights of the model are then only read: they are the file itself, where it holds the dtype
+    of the recipe.
+    """
+    if recipe.lora_rank is None and recipe.adapter is None:
+        return load_stage(run, start, out)
+    dtype = "bfloat16" if recipe.dtype == "bf16" else "float32"
+    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype)
+    if recipe.adapter is not None:
+        adapter = adapters.read(recipe.adapter, params, cfg)
+    else:
+        adapter = lora.init(params, cfg, recipe.lora_rank, recipe.lora_alpha or LORA_ALPHA, seed)
+    params.update(adapter)
+    n = sum(p.size for p in lora.learned(params).values())
+    print(f"an adapter learns: {n:,} numbers beside {cfg.n_params:,} that stay", file=sys.stderr)
+    return model
+
+
+def save_merged(folder, params, cfg, base):
+    """Write the model with the adapter merged into it, and the adapter beside it.
+
+    base: the folder of the model that the adapter belongs to.
+    """
+    adapters.write(Path(folder) / adapters.FOLDER, params, cfg, base)
+    gpt.save(folder, lora.merged(params), cfg)
 
 
 def refuse_judge(folder):
@@ -50,6 +81,8 @@ def load_reference(run, stage, start, params, cfg):
     stage: its name or None. params, cfg: of the model that the training begins with.
     """
     if stage in (None, start):
+        if lora.SCALE in params:
+            return lora.without(params)         # which do not change
         return {name: p.copy() for name, p in params.items()}
     reference, other, _ = load_stage(run, stage)
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
@@ -100,20 +133,25 @@ def identity(stage, seed, params, files, text=None, reference=None):
 
 
 @contextlib.contextmanager
-def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save):
+def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None):
     """A Learner for a stage whose files go to a folder. The model is written when all is done.
 
     model: (params, cfg, tokenizer); params change in place. identity: all that decides the result.
-    save(folder, params, cfg) writes the model.
+    save(folder, params, cfg) writes the model. base: the folder of what it begins with. Beside an
+    adapter that model does not change, and neither optimizer nor checkpoint has any of it.
     """
     params, cfg, tokenizer = model
+    learned = lora.learned(params)
+    if lora.SCALE in params:
+        save = functools.partial(save_merged, base=base)
     # Weight decay would pull at all weights, also those that no conversation has use for, and so
     # erode what the base model knows.
-    optimizer = adamw.AdamW(params, recipe.beta1, recipe.beta2, weight_decay=0.0)
+    optimizer = adamw.AdamW(learned, recipe.beta1, recipe.beta2, weight_decay=0.0)
+    optimizer.params = params           # where Gradients puts arrays that processes share
     identity = {**identity, **train.settings(recipe)}
     kept = resume.kept_settings(folder, identity, ("threads",))
     identity["threads"] = resume.keep_threads(kept)
-    with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch,
+    with resume.begin(folder, learned, optimizer, cfg, tokenizer, identity, on_mismatch,
                      end="<|im_end|>") as stage:
         learner = Learner(stage, params, cfg, optimizer, recipe)
         if save is gpt.save and recipe.save_every < recipe.steps:
@@ -171,4 +209,5 @@ class Learner:
         )
         self.loss, self.info = loss, info
         if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
-            self.stage.save_checkpoint(self.params, self.optimizer, step + 1)
+            learned = lora.learned(self.params)
+            self.stage.save_checkpoint(learned, self.optimizer, step + 1)

@@ -19,9 +19,11 @@ Its files:
     folders       Hugging Face's folders
     llama_folders  how Hugging Face describes a Llama
     checkpoint    safetensors and llm.c's files
+    adapters      low-rank adapters, in PEFT's form
     bfloat16      weights in half of the memory
 
 Learning:
+    lora          adapters: a small change of each matrix learns, and the model stays
     corpus        the tokens that a run learns from
     planning      how many rows of a batch fit in memory at once
     parallel      the gradients of a batch, by one rank for each core

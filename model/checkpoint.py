@@ -62,7 +62,7 @@ def save_safetensors(path, tensors, metadata=None):
     with whole_file(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for array in tensors.values():
-            numbers = array.bits if isinstance(array, bfloat16.Array) else array
+            numbers = array.bits if isinstance(array, bfloat16.Array) else np.asarray(array)
             f.write(in_order(numbers, numbers.dtype).reshape(-1).view(np.uint8).data)
 
 

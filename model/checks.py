@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from model import bfloat16, families
+from model import bfloat16, families, lora
 
 
 def check_array(name, x):
@@ -103,7 +103,8 @@ def token_weights(targets, weights, dtype):
 def check_params(params, cfg, check_kind=check_array):
     """The tensors of cfg, all of one dtype.
 
-    Tables may have more rows, which pad them. Other tensors may lie beside the model's.
+    Tables may have more rows, which pad them. Other tensors may lie beside the model's. Matrices
+    that are read only may be bfloat16.Arrays, which count as float32.
     check_kind: what refuses arrays that do not lie where the engine computes.
     """
     wte = params["wte.weight"]
@@ -112,7 +113,8 @@ def check_params(params, cfg, check_kind=check_array):
         if p is None:
             raise ValueError(
                 f"parameters: no tensor {name}, which a model of {cfg.n_layer} layers has")
-        check_kind(name, p)
+        if type(p) is not bfloat16.Array:
+            check_kind(name, p)
         is_table = name in ("wte.weight", "wpe.weight", "lm_head.weight")
         is_padded = is_table and p.shape[1:] == shape[1:] and len(p) > shape[0]
         if p.shape != shape and not is_padded:
@@ -121,11 +123,28 @@ def check_params(params, cfg, check_kind=check_array):
             raise ValueError(f"parameters: {name} is {p.dtype}, wte.weight {wte.dtype}")
     if f"h.{cfg.n_layer}.ln_1.weight" in params:
         raise ValueError(f"parameters: more layers than the config's {cfg.n_layer}")
+    if lora.SCALE in params:
+        lora.check(params, cfg)
+
+
+def learned_names(params, cfg):
+    """The names of what has gradients: the parameters of cfg, or the adapter beside them."""
+    return lora.learned(params) if lora.SCALE in params else families.shapes(cfg)
+
+
+def check_learned(params, names):
+    """ValueError where a tensor that is to learn is in bfloat16."""
+    for name in names:
+        if type(params[name]) is bfloat16.Array:
+            raise ValueError(f"parameters: {name} is in bfloat16, which does not learn; load the "
+                             "model in float32, or put an adapter beside it")
 
 
 def check_grads(params, cfg, grads):
-    """Places for the gradients of all parameters of cfg, each an array of its own."""
-    for name in families.shapes(cfg):
+    """Places for the gradients of all that learns, each an array of its own."""
+    names = learned_names(params, cfg)
+    check_learned(params, names)
+    for name in names:
         p, g = params[name], grads.get(name)
         if g is None:
             raise ValueError(f"grads: no array for {name}")
@@ -136,7 +155,7 @@ def check_grads(params, cfg, grads):
                 f"grads: {name} is {g.dtype} {g.shape}, the parameter {p.dtype} {p.shape}")
         if np.may_share_memory(g, p) and np.shares_memory(g, p):
             raise ValueError(f"grads: {name} shares memory with the parameter")
-    if len({id(grads[name]) for name in families.shapes(cfg)}) < len(families.shapes(cfg)):
+    if len({id(grads[name]) for name in names}) < len(names):
         raise ValueError("grads: one array serves two parameters")
 
 

@@ -9,11 +9,12 @@ import functools
 
 from model import cores                     # before numpy, whose BLAS it sets up
 from model.cores import in_parallel
-from model import families, llama, operations, walk, walk_llama
+from model import families, llama, lora, operations, walk, walk_llama
 import numpy as np
 
 GAP = 16 << 10          # bytes: a gap in what is read costs more than to read so many
 MANY = 32               # rows: the keys and values of so many do not stay in cache between layers
+ALL = slice(None)
 HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
 
@@ -73,12 +74,27 @@ class Decoding:
             at = slice(begin, end)
             logits[:, at] = y @ w[at].T
 
-    def columns(self, x, w, b, y, part):
-        """Some columns of y = x w + b."""
+    def columns(self, x, p, layer, y, part):
+        """Some columns of a layer's result y."""
         at = part(y.shape[1])
-        y[:, at] = x @ w[:, at]
+        y[:, at] = self.product(x, p, layer, columns=at)
+        b = p.get(f"{layer}.bias")
         if b is not None:
             y[:, at] += b[at]
+
+    def product(self, x, p, layer, rows=ALL, columns=ALL):
+        """x times some rows and columns of a layer's weight, and of its adapter where it has one.
+
+        x (N,rows) -> (N,columns)
+        """
+        w = p[f"{layer}.weight"]
+        y = x @ w[rows, columns]
+        A = p.get(f"{layer}.lora_A")
+        if A is not None:
+            B = p[f"{layer}.lora_B"]
+            scale = p[lora.SCALE]
+            operations.lora_forward(x, A[rows], B[:, columns], scale, y)
+        return y
 
     def attention(self, qkv, k_cache, v_cache, heads):
         """o (N,heads*HS) of some query heads: slices (of the queries, of the keys).
@@ -144,8 +160,7 @@ class DecodingGPT2(Decoding):
         """gpt.block_forward in place of x (N,C)."""
         a = self.norm(x, p, "ln_1")
         qkv = np.empty((len(x), 3 * self.cfg.n_embd), x.dtype)
-        w, b = p["attn.c_attn.weight"], p["attn.c_attn.bias"]
-        self.in_parts(self.columns, a, w, b, qkv)
+        self.in_parts(self.columns, a, p, "attn.c_attn", qkv)
         of_heads = self.in_parts(self.attend, qkv, p, k_cache, v_cache)
         x += sum(of_heads)
         x += p["attn.c_proj.bias"]
@@ -159,16 +174,15 @@ class DecodingGPT2(Decoding):
         o = self.attention(qkv, k_cache, v_cache, (heads, heads))
         HS = self.cfg.n_embd // self.cfg.n_head
         rows = slice(heads.start * HS, heads.stop * HS)
-        return o @ p["attn.c_proj.weight"][rows]
+        return self.product(o, p, "attn.c_proj", rows)
 
     def mlp(self, m, p, part):
         """What some hidden units add to x: (N,C) -> (N,C)"""
         at = part(4 * self.cfg.n_embd)
-        w = p["mlp.c_fc.weight"][:, at]
-        b = p["mlp.c_fc.bias"][at]
-        h = operations.linear_forward(m, w, b)
+        h = self.product(m, p, "mlp.c_fc", columns=at)
+        h += p["mlp.c_fc.bias"][at]
         u, _ = operations.gelu_forward(h)
-        return u @ p["mlp.c_proj.weight"][at]
+        return self.product(u, p, "mlp.c_proj", at)
 
 
 class DecodingLlama(Decoding):
@@ -213,9 +227,7 @@ class DecodingLlama(Decoding):
     def projections(self, a, p, places, part):
         """Some columns of the queries, of the keys and of the values."""
         for layer, y in zip(("attn.q", "attn.k", "attn.v"), places):
-            w = p[f"{layer}.weight"]
-            b = p.get(f"{layer}.bias")
-            self.columns(a, w, b, y, part)
+            self.columns(a, p, layer, y, part)
 
     def attend(self, qkv, p, k_cache, v_cache, part):
         """What the query heads of some key heads add to x: -> (N,C)"""
@@ -225,13 +237,13 @@ class DecodingLlama(Decoding):
         o = self.attention(qkv, k_cache, v_cache, (of_q, of_k))
         HS = self.cfg.head_size
         rows = slice(of_q.start * HS, of_q.stop * HS)
-        return o @ p["attn.o.weight"][rows]
+        return self.product(o, p, "attn.o", rows)
 
     def mlp(self, m, p, part):
         """What some hidden units add to x: (N,C) -> (N,C)"""
         at = part(self.cfg.n_hidden)
-        gate = m @ p["mlp.gate.weight"][:, at]
-        up = m @ p["mlp.up.weight"][:, at]
+        gate = self.product(m, p, "mlp.gate", columns=at)
+        up = self.product(m, p, "mlp.up", columns=at)
         gate *= operations.sigmoid(gate)
         gate *= up
-        return gate @ p["mlp.down.weight"][at]
+        return self.product(gate, p, "mlp.down", at)

@@ -17,10 +17,10 @@ import threading
 
 from model import cores                     # before numpy, whose BLAS it sets up
 from model.cores import Arena, in_parallel
-from model import decoding, families, operations, walk
+from model import decoding, families, lora, operations, walk
 from model.checks import (
-    check_grads, check_params, check_positive, check_shape, check_targets, check_texts,
-    check_tokens, new_positions, token_weights,
+    check_grads, check_learned, check_params, check_positive, check_shape, check_targets,
+    check_texts, check_tokens, learned_names, new_positions, token_weights,
 )
 import gpt
 import numpy as np
@@ -75,7 +75,10 @@ def _only_user(arena):
 
 
 class _Step:
-    """The arrays of one step and the way through the model, forward and back."""
+    """The arrays of one step and the way through the model, forward and back.
+
+    What has no place among the gradients is frozen: all but its adapter, where a model has one.
+    """
 
     def __init__(
         self, params, cfg, tokens, arena, want_grads=True, recompute=False,
@@ -91,6 +94,7 @@ class _Step:
         table = walk.way_of(cfg).rotary_table(cfg, T, dtype)
         self.trunk = walk.Trunk(operations, params, cfg, self.a, hidden, rows, table)
         self.head = families.head_name(cfg)
+        self.is_frozen = lora.SCALE in params       # and only its adapter learns
 
     def forward(self):
         """Fill y, (N,C) after the last norm; where some rows are counted, its first rows."""
@@ -109,7 +113,7 @@ class _Step:
             n = rows.stop - rows.start
             y, z = a["y_rows"][:n], a["logits"][:n]
             np.divide(a["y"][rows], temperature, out=y)     # softmax(y w_head^T / temperature)
-            np.matmul(y, w_head.T, out=z)
+            operations.product(y, w_head.T, z)
             nll, cache = operations.cross_entropy_forward(z, targets[rows])
             if weights is not None:
                 # forward was: logits = (y / temperature) w_head^T
@@ -117,9 +121,19 @@ class _Step:
                 a["y"][rows] = dz @ w_head / temperature
             yield rows, nll
 
+    def clear(self, grads, n_counted):
+        """Set to 0 what no product will write to where gradients are not added."""
+        if self.is_frozen:
+            return
+        if self.head != "wte.weight":
+            grads["wte.weight"][...] = 0.0
+        grads[self.head][self.cfg.vocab_size if n_counted else 0 :] = 0.0
+
     def head_weight_backward(self, n, grads, add):
         """The gradient of the head's matrix, or what is added to it, of the rows of heads()' last
         part, of which there are n."""
+        if self.is_frozen:
+            return
         dz, y = self.a["logits"][:n].T, self.a["y_rows"][:n]
         dw = grads[self.head][: self.cfg.vocab_size]
         if not add:
@@ -131,6 +145,8 @@ class _Step:
     def backward(self, grads, add):
         """From dy in y to the gradients of all parameters; wte's is added to what is there."""
         self.trunk.backward(grads, add)
+        if self.is_frozen:
+            return
         dx = self.a["x"]
         operations.embedding_backward(dx, self.tokens.ravel(), grads["wte.weight"])
         if "wpe.weight" not in families.shapes(self.cfg):
@@ -185,6 +201,7 @@ def loss_and_grads(
 ):
     """gpt.loss_and_grads. Without want_grads, the dict of gradients is empty.
 
+    Where params have an adapter, the gradients are those of the adapter alone (model/lora.py).
     grads: arrays for the gradients, which with add are added to what is there, for batches that
     come in several parts. A wrong argument is an error before they are written to.
     arena: an Arena to work in; with both given, a step allocates nothing of size.
@@ -211,10 +228,8 @@ def loss_and_grads(
         )
         step.forward()
         weights = weights[counted]
-        if not add:                                     # where no product below will write
-            if step.head != "wte.weight":
-                grads["wte.weight"][...] = 0.0
-            grads[step.head][cfg.vocab_size if len(counted) else 0 :] = 0.0
+        if not add:
+            step.clear(grads, len(counted))
         loss, begun = 0.0, add
         for rows, nll in step.heads(targets.ravel()[counted], weights, temperature):
             loss += float(weights[rows] @ nll)
@@ -235,8 +250,9 @@ def _places(params, cfg, grads, add):
         return grads
     if add:
         raise ValueError("add needs grads, the arrays that hold what is added to")
-    names, fresh = families.shapes(cfg), {}
-    for name, p in params.items():
+    names, fresh = learned_names(params, cfg), {}
+    check_learned(params, names)
+    for name, p in lora.learned(params).items():
         fresh[name] = np.empty_like(p) if name in names else np.zeros_like(p)
     return fresh
 
@@ -252,6 +268,8 @@ def hidden_and_grads(
     """
     check_tokens(cfg, tokens)
     check_params(params, cfg)
+    if lora.SCALE in params:
+        raise ValueError("a head of its own learns with the whole model, and not with an adapter")
     if want_grads:
         grads = _places(params, cfg, grads, add)
 

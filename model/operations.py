@@ -3,9 +3,10 @@
 The functions have the names and the meanings of gpt.py's, which are their definitions. What
 differs: rows are flattened, x is (N,C) with N = B * T wherever positions do not interact. `out` is
 where results go, NumPy's way: training passes arrays that lie ready, anyone else passes nothing.
-With `add`, the gradients of parameters are added to what their arrays in `out` hold. A cache holds
-what is quickest to read, which is not always what the definition keeps. Arguments are not checked
-here: the functions of model/fast.py check theirs.
+With `add`, the gradients of parameters are added to what their arrays in `out` hold; None in the
+place of such an array is of a parameter that is frozen. A cache holds what is quickest to read,
+which is not always what the definition keeps. Arguments are not checked here: the functions of
+model/fast.py check theirs.
 
 Sums are matrix products and einsum where NumPy's own are slower: a column sum is a product with
 ones, a mean of rows one with 1 / C. docs/log.md has what each trick saves.
@@ -28,7 +29,10 @@ def row_blocks(x):
 
 def embedding_forward(tokens, positions, wte, wpe, out=None):
     """(B,T) int twice, (V,C), (P,C) or None -> (N,C)"""
-    x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")      # "raise" would copy
+    if isinstance(wte, np.ndarray):
+        x = np.take(wte, tokens.ravel(), axis=0, out=out, mode="clip")  # "raise" would copy
+    else:
+        x = given(wte[tokens.ravel()], out)
     if wpe is not None:
         x += wpe[positions.ravel()]
     return x
@@ -74,13 +78,14 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
         np.empty_like(w),
         np.empty_like(w),
     )
-    if not add:
-        dw[...], db[...] = 0.0, 0.0
     # forward was: y = n * w + b
     t = dy * n
-    ones = np.ones(len(dy), dy.dtype)
-    dw += ones @ t
-    db += ones @ dy
+    if dw is not None:
+        if not add:
+            dw[...], db[...] = 0.0, 0.0
+        ones = np.ones(len(dy), dy.dtype)
+        dw += ones @ t
+        db += ones @ dy
     # forward was: n = (x - mean(x)) * rstd(x)
     mean_of_w = (w / dy.shape[1])[:, None]              # (C,1): a @ mean_of_w is mean(a * w)
     along_1, along_n = dy @ mean_of_w, t @ mean_of_w
@@ -117,11 +122,12 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
     (N, C), HS = dy.shape, len(w)
     by_head = N, C // HS, HS
     dx, dw = out or (np.empty_like(dy), np.empty_like(w))
-    if not add:
-        dw[...] = 0.0
     n, dy_heads = n.reshape(by_head), dy.reshape(by_head)
     # forward was: y = n * w
-    dw += np.einsum("nhc,nhc->c", dy_heads, n)
+    if dw is not None:
+        if not add:
+            dw[...] = 0.0
+        dw += np.einsum("nhc,nhc->c", dy_heads, n)
     dn = dy_heads * w
     # forward was: n = x * rrms(x)
     along_n = np.einsum("nhc,nhc->nh", dn, n) / HS
@@ -131,9 +137,24 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
     return dx, dw
 
 
+def product(x, w, out=None):
+    """x @ w, where w may be frozen in bfloat16: then some of it is widened at a time."""
+    if isinstance(w, np.ndarray):
+        return np.matmul(x, w, out=out)
+    return given(x @ w, out)
+
+
+def given(found, out):
+    """A result, in its place where there is one."""
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
 def linear_forward(x, w, b=None, out=None):
     """(N,C), (C,F), (F,) or None -> (N,F)"""
-    y = np.matmul(x, w, out=out)
+    y = product(x, w, out)
     if b is not None:
         y += b
     return y
@@ -146,15 +167,50 @@ def linear_backward(dy, x, w, out=None, add=False):
     """
     dx, dw, db = out or (None, np.empty(w.shape, dy.dtype), np.empty(w.shape[1], dy.dtype))
     ones = np.ones(len(dy), dy.dtype)
-    if add:
+    if dw is not None and add:
         dw += x.T @ dy
-    else:
+    elif dw is not None:
         np.matmul(x.T, dy, out=dw)
     if db is not None and add:
         db += ones @ dy
     elif db is not None:
         np.matmul(ones, dy, out=db)
-    return np.matmul(dy, w.T, out=dx), dw, db           # dx last: it may lie over x
+    return product(dy, w.T, dx), dw, db                 # dx last: it may lie over x
+
+
+def lora_forward(x, A, B, scale, y):
+    """What lora.linear_forward adds to y = x w, in place: (N,C), (C,r), (r,F), y (N,F)"""
+    low = x @ A
+    low *= scale
+    return add_product(low, B, y)
+
+
+def lora_backward(dy, x, A, B, scale, out, add=False):
+    """lora.linear_backward, but for dx: (N,F), (N,C) -> dlow (N,r). out: the places of dA and dB.
+
+    dx is dy w^T + dlow A^T, and x may be gone by then. x A is computed again: with r columns, it
+    costs less than it would to keep.
+    """
+    dA, dB = out
+    low = x @ A
+    low *= scale
+    # forward was: y = x w + low B
+    dlow = dy @ B.T
+    dlow *= scale
+    if add:
+        dB += low.T @ dy
+        dA += x.T @ dlow
+    else:
+        np.matmul(low.T, dy, out=dB)
+        np.matmul(x.T, dlow, out=dA)
+    return dlow
+
+
+def add_product(x, w, y):
+    """y += x w, in place, some rows at a time: what is added stays in cache. (N,r), (r,F), (N,F)"""
+    for r in row_blocks(y):
+        y[r] += x[r] @ w
+    return y
 
 
 def add_to(x, more):

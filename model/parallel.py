@@ -14,7 +14,7 @@ import sys
 
 from model import cores                     # before numpy
 from model import fast
-from model import operations
+from model import lora, operations
 import numpy as np
 
 
@@ -60,23 +60,25 @@ def rank(params, cfg, recompute, grads, arena):
 class Gradients:
     """The summed gradients of a step's micro-batches, in arrays that are made once.
 
-    sum is {name: array}. added tells whether add() has been called since clear(). The arrays of
-    params move into shared memory when other processes work too.
+    sum is {name: array} of all that learns (lora.learned). added tells whether add() has been
+    called since clear(). What learns moves into shared memory when other processes work too; the
+    rest of params does not change, and they share it since they are forked.
     """
 
     def __init__(self, params, cfg, recompute=False):
         self.params, self.arena, self.added = params, cores.Arena(), False
         self.pool = contextlib.ExitStack()
-        self.sum, self.flat = shared_like(params)
+        learned = lora.learned(params)
+        self.sum, self.flat = shared_like(learned)
         ranks = [rank(params, cfg, recompute, self.sum, self.arena)]
         self.ranks, self.flat_of_others, self.in_order = ranks, [], None
         for _ in range(1, cores.N_THREADS):
-            grads, flat = shared_like(params)
+            grads, flat = shared_like(learned)
             self.flat_of_others.append(flat)
             ranks.append(rank(params, cfg, recompute, grads, cores.Arena()))
         if len(ranks) > 1 and sys.platform == "linux":      # a BLAS elsewhere may not be forked
-            shared_params, _ = shared_like(params)
-            for name, p in shared_params.items():
+            shared, _ = shared_like(learned)
+            for name, p in shared.items():
                 p[...] = params[name]
                 params[name] = p
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from model import checkpoint
+from model import adapters, checkpoint
 from model import cores                     # before numpy
 from model import folders
 import numpy as np
@@ -33,8 +33,9 @@ def fingerprint(arrays):
     """A short name for the contents of arrays: of a thousand pieces where one is above 64 MB."""
     digest = hashlib.sha256()
     for a in arrays:
+        a = getattr(a, "bits", a)               # of a matrix in bfloat16
         digest.update(str((a.shape, a.dtype.str)).encode())
-        flat = a.reshape(-1)
+        flat = a.reshape(-1, order="A")         # of a transposed view without a copy
         distance = max(1, a.nbytes // (64 << 20)) * (1 << 16)
         for start in range(0, a.size, distance):
             piece = np.ascontiguousarray(flat[start:start + (1 << 16)])
@@ -183,7 +184,8 @@ class Stage(NamedTuple):
         save(self.place, params, cfg)
         self.log.file.flush()
         if self.place != self.folder:
-            runs.publish(self.place, self.folder, "model.safetensors", [CHECKPOINT])
+            old = [CHECKPOINT, *adapters.FILES]
+            runs.publish(self.place, self.folder, "model.safetensors", old)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ How a block goes is in model/walk_gpt2.py and model/walk_llama.py, with the same
 import functools
 from types import SimpleNamespace
 
-from model import families, llama, walk_gpt2, walk_llama
+from model import families, llama, lora, walk_gpt2, walk_llama
 
 
 def way_of(cfg):
@@ -27,8 +27,20 @@ def layer_names(cfg):
 
 
 def layer_params(params, cfg, i):
-    """gpt.block_params for arrays that may have others beside them. No array is copied."""
-    return {name: params[f"h.{i}.{name}"] for name in layer_names(cfg)}
+    """gpt.block_params for arrays that may have others beside them. No array is copied.
+
+    Where the model has an adapter, the block's part of it and its scale come too.
+    """
+    found = {name: params[f"h.{i}.{name}"] for name in layer_names(cfg)}
+    if lora.SCALE in params:
+        found.update(present(params, lora.layer_names(cfg), i))
+        found[lora.SCALE] = params[lora.SCALE].item()
+    return found
+
+
+def present(arrays, names, i):
+    """{name: array} of those of a block's names that there are arrays for."""
+    return {name: arrays[f"h.{i}.{name}"] for name in names if f"h.{i}.{name}" in arrays}
 
 
 def trunk_shapes(cfg, B, T, want_grads=True, recompute=False):
@@ -98,7 +110,8 @@ def block_backward(ops, dx, p, s, cfg, grads, add=False):
 class Layers:
     """The layers that have parameters, {name: array} in p.
 
-    On the way back, their gradients go into grads, or with add are added to what is there.
+    On the way back, their gradients go into grads, or with add are added to what is there. What has
+    no place in grads is frozen. A linear layer with an adapter also goes by way of it (model/lora).
     """
 
     def __init__(self, ops, p, cfg, grads=None, add=False):
@@ -113,14 +126,28 @@ class Layers:
         """The layer's result, in out."""
         w = self.p[f"{name}.weight"]
         b = self.p.get(f"{name}.bias")
-        return self.ops.linear_forward(x, w, b, out=out)
+        y = self.ops.linear_forward(x, w, b, out=out)
+        if f"{name}.lora_A" in self.p:
+            self.ops.lora_forward(x, *self.adapter(name), y)
+        return y
+
+    def adapter(self, name):
+        """A, B and the scale of a layer's adapter."""
+        return self.p[f"{name}.lora_A"], self.p[f"{name}.lora_B"], self.p[lora.SCALE]
 
     def linear_backward(self, dy, x, name, out):
         """dx, in out, which may be x"""
         weight, bias = f"{name}.weight", f"{name}.bias"
-        places = out, self.grads[weight], self.grads.get(bias)
+        places = out, self.grads.get(weight), self.grads.get(bias)
         w = self.p[weight]
+        has_adapter = f"{name}.lora_A" in self.p
+        if has_adapter:                             # before dx takes the place of x
+            A, B, scale = self.adapter(name)
+            of_adapter = self.grads[f"{name}.lora_A"], self.grads[f"{name}.lora_B"]
+            dlow = self.ops.lora_backward(dy, x, A, B, scale, of_adapter, self.add)
         self.ops.linear_backward(dy, x, w, places, self.add)
+        if has_adapter:
+            self.ops.add_product(dlow, A.T, out)
         return out
 
     def norm(self, x, name, out, plus=None):
@@ -138,10 +165,10 @@ class Layers:
         weight, bias = f"{name}.weight", f"{name}.bias"
         cache = *kept, self.p[weight]
         if self.has_rmsnorm:
-            places = out, self.grads[weight]
+            places = out, self.grads.get(weight)
             self.ops.rmsnorm_backward(dy, cache, plus, places, self.add)
         else:
-            places = out, self.grads[weight], self.grads[bias]
+            places = out, self.grads.get(weight), self.grads.get(bias)
             self.ops.layernorm_backward(dy, cache, plus, places, self.add)
 
 
@@ -203,10 +230,11 @@ class Trunk:
         layers = Layers(self.ops, self.params, self.cfg, grads, add)
         dy, n, rstd, dx = (self.first(a[name]) for name in ("y", "n_f", "rstd_f", "x"))
         layers.norm_backward(dy, (n, rstd), "ln_f", out=dx)
+        names = layer_names(self.cfg) + lora.layer_names(self.cfg)
         for i in reversed(range(self.cfg.n_layer)):
             if f"x.{i}" in a:           # its input is all that was kept
                 self.block_forward(i, a[f"x.{i}"], None)
-            self.block_backward(i, layer_params(grads, self.cfg, i), add)
+            self.block_backward(i, present(grads, names, i), add)
 
     def block_backward(self, i, grads, add):
         """block_backward of block i: from dx in x, of the last one in its first n rows."""

@@ -43,7 +43,7 @@ MOST_TOKENS = {"gpt.py": 11, "chapter": 10, "room": 12}     # on a line with cod
 LEAST_PROSE = 0.25              # of a chapter's lines: comments and docstrings
 LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 ON_A_GPU = {"kernels/__init__.py", "model/device.py"}       # compared by test_kernels, test_device
-DEFINITIONS = {"model/llama.py"}            # a model's definition, as gpt.py is, and nobody's twin
+DEFINITIONS = {"model/llama.py", "model/lora.py"}       # as gpt.py is, and nobody's twin
 EVERYWHERE = {"main", "parse_args"}         # names that are no definition with a fast twin
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -30,12 +30,18 @@ FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords 
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
                "--on-mismatch")
+ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
-    "align.py sft": f"{TRAINING} --replay",
-    "align.py rl": REINFORCING,
-    "align.py rl --leash 1": f"{REINFORCING} --leash-to",
+    "align.py sft": f"{TRAINING} --replay {ADAPTER}",
+    "align.py sft --lora-rank 8": f"{TRAINING} --replay --lora-rank --lora-alpha --dtype",
+    "align.py sft --adapter x": f"{TRAINING} --replay --adapter --dtype",
+    "align.py rl": f"{REINFORCING} {ADAPTER}",
+    "align.py rl --leash 1": f"{REINFORCING} --leash-to {ADAPTER}",
+    "align.py rl --lora-rank 8": f"{REINFORCING} --lora-rank --lora-alpha --dtype",
     "align.py reward": f"{TRAINING} --held-out",
-    "align.py dpo": f"{TRAINING} --held-out --leash --leash-to",
+    "align.py dpo": f"{TRAINING} --held-out --leash --leash-to {ADAPTER}",
+    "align.py dpo --lora-rank 8": f"{TRAINING} --held-out --leash --leash-to --lora-rank "
+                                  "--lora-alpha --dtype",
     "align.py eval": "--run --samples",
     "align.py eval --samples 2": "--run --samples --seed",
     "align.py arena": "--run --seed",
@@ -67,6 +73,8 @@ COMMANDS = {
     "web/extract.py a.html": "--charset",
     "gpt.py": "",
     "model/folders.py m": "",
+    "model/llama.py": "",
+    "model/lora.py": "",
     "chat/inside.py x": "--run --model",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
@@ -78,7 +86,7 @@ COMMANDS = {
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once --model m": f"--model -n {DRAWING} {DEVICE}",
-    "sample.py chat": f"--run --model --ask --system {DRAWING} {DEVICE}",
+    "sample.py chat": f"--run --model --ask --system --no-thinking {DRAWING} {DEVICE}",
     "sample.py serve": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
     "web/toyweb.py": "--run --pages --seed --score",
@@ -88,6 +96,8 @@ COMMANDS = {
                 f"--on-mismatch --check {DEVICE}",
     "train.py --check": "--check --preset --steps --batch --lr",
     "model/bench.py char": "",
+    "model/planning.py": "--tokens",
+    "chat/jinja.py": "",
     "web/warc.py a.warc": "",
 }
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import random
+import shutil
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ import align
 import gpt
 import sample
 from chat import judges, options, tuning
+from model import adapters, bfloat16, checkpoint, lora
 from conftest import kill_and_rerun, run_script
 from test_align import TOK, put, run  # noqa: F401  a fixture
 
@@ -114,18 +116,17 @@ def test_a_leash_to_another_stage(run):
     "stage, args",
     [("sft", ["--steps", "150", "--batch", "8"]), ("rl", ["--steps", "12", "--group", "4"]),
      ("reward", ["--steps", "120", "--batch", "4"]), ("dpo", ["--steps", "60", "--batch", "2"]),
-     ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"])],
+     ("rl", ["--steps", "12", "--group", "4", "--leash", "0.1"]),
+     ("sft", ["--steps", "150", "--batch", "8", "--lora-rank", "2"])],
 )
 def test_killed_at_any_moment_ends_with_the_same_bits(run, stage, args, monkeypatch):
     if stage != "sft":
         align.main(f"sft --run {run} --steps 20 --batch 8".split())
     assert run_script("align.py", stage, "--run", run, *args).returncode == 0
-    calm = {
-        n: (run / stage / n).read_bytes()
-        for n in ("model.safetensors", "trainer.safetensors", "config.json")
-    }
-    for path in (run / stage).iterdir():
-        path.unlink()
+    names = ["model.safetensors", "trainer.safetensors", "config.json"]
+    names += adapters.FILES if "--lora-rank" in args else []
+    calm = {n: (run / stage / n).read_bytes() for n in names}
+    shutil.rmtree(run / stage)
     kill_and_rerun("align.py", [stage, "--run", run, *args], random.Random(1), most=2)
     for name, data in calm.items():
         assert (run / stage / name).read_bytes() == data, name
@@ -138,3 +139,110 @@ def test_where_to_talk_to_a_model_in_training(run, capsys):
     assert f"python sample.py chat --model {run / 'tried'}" in capsys.readouterr().err
     align.sft(run, dataclasses.replace(recipe, save_every=2), on_mismatch="restart", out="tried")
     assert "sample.py" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ low-rank adapters
+
+
+def losses(folder):
+    """loss_nats of each step of a stage."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss_nats"] for line in lines]
+
+
+def test_an_adapter_is_merged_and_kept_beside_the_model(run, capsys):
+    before = (run / "base/model.safetensors").read_bytes()
+    align.main(f"sft --run {run} --steps 20 --batch 8 --lora-rank 4 --lr 0.02".split())
+    assert (run / "base/model.safetensors").read_bytes() == before
+    said = capsys.readouterr().err
+    base, cfg, _ = sample.load_model(run / "base")
+    n = sum(4 * (n_in + n_out) for n_in, n_out in lora.layers(cfg).values())
+    assert f"an adapter learns: {n:,} numbers beside" in said and "sample.py" not in said
+    assert losses(run / "sft")[-1] < losses(run / "sft")[0] - 0.2
+
+    merged, _, _ = sample.load_model(run / "sft")
+    adapter = adapters.read(run / "sft/adapter", base, cfg)
+    assert adapter[lora.SCALE] == 4.0
+    config = json.loads((run / "sft/adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == str(run / "base")
+    for name, p in lora.in_memory({**base, **adapter}).items():
+        np.testing.assert_array_equal(merged[name], p, err_msg=name)
+        assert np.array_equal(merged[name], base[name]) == (p.ndim == 1 or name[0] == "w"), name
+    saved, _ = checkpoint.load_safetensors(run / "sft/trainer.safetensors")
+    learned = lora.learned({**base, **adapter})
+    assert saved.keys() == {f"{kind}{name}" for name in learned
+                            for kind in ("", "adamw.m.", "adamw.v.")}
+
+
+def test_an_adapter_learns_on(run):
+    """Nothing is forgotten: the first loss is that of the merged model.
+
+    A model that was made without an adapter has none beside it.
+    """
+    args = f"--run {run} --steps 20 --batch 8 --lr 0.02".split()
+    align.main(["sft", *args, "--lora-rank", "4"])
+    align.main(["sft", *args, "--adapter", str(run / "sft/adapter"), "--out", "more"])
+    align.main(["sft", *args, "--start", "sft", "--out", "whole"])
+    assert losses(run / "more")[0] == pytest.approx(losses(run / "whole")[0], abs=1e-5)
+    assert losses(run / "more")[-1] < losses(run / "sft")[-1]
+    assert (run / "more/adapter").exists()
+    align.main(["sft", *args, "--out", "more", "--on-mismatch", "restart"])
+    assert not list((run / "more/adapter").glob("*"))
+
+
+def test_rl_and_dpo_of_an_adapter(run):
+    """The leash is tied to the model without its adapter, which takes no copy of it."""
+    align.main(f"sft --run {run} --steps 20 --batch 8".split())
+    args = f"--run {run} --steps 3 --lora-rank 2 --leash 0.1".split()
+    seen = []
+    load = tuning.load_reference
+
+    def keep(run, stage, start, params, cfg):
+        reference = load(run, stage, start, params, cfg)
+        seen.append(all(p is params[name] for name, p in reference.items()))
+        return reference
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "load_reference", keep)
+        align.main(["rl", *args, "--group", "4", "--prompts", "2", "--lr", "0.05"])
+        align.main(["dpo", *args, "--lr", "0.05"])
+    assert seen == [True, True]
+    for name, first in (("rl", "kl_nats"), ("dpo", "chosen")):
+        lines = (run / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        moved = [abs(json.loads(line)[first]) for line in lines]
+        assert moved[0] == pytest.approx(0.0, abs=1e-6) and moved[-1] > 1e-3, name
+        assert (run / name / "adapter/adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [("--lora-rank 0", "--lora-rank 0: must be at least 1"),
+     ("--lora-rank 33", "LoRA of rank 33: expected 1 to 32, since attn.c_attn is 32 x 96"),
+     ("--lora-rank 2 --lora-alpha nan", "--lora-alpha nan: must be above 0 and finite"),
+     ("--lora-rank 2 --lora-alpha inf", "--lora-alpha inf: must be above 0 and finite"),
+     ("--lora-alpha 8", "--lora-alpha 8.0: there is no adapter without --lora-rank"),
+     ("--adapter x --lora-rank 2", "--adapter x: it has its own rank and alpha; leave out"),
+     ("--adapter x", "x/adapter_config.json: no such file; an adapter's folder holds")],
+)
+def test_adapters_that_no_model_can_have(run, args, said):
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        align.main(["sft", "--run", str(run), "--steps", "1", *args.split()])
+    assert not (run / "sft").exists()
+
+
+def test_an_adapter_beside_a_model_in_bfloat16(run):
+    """The base stays in the file as it is; what is merged has all numbers in float32."""
+    base, cfg, _ = sample.load_model(run / "base")
+    for name, p in base.items():
+        if p.ndim == 2:
+            base[name] = bfloat16.narrow(p)
+    gpt.save(run / "base", base, cfg)
+    args = f"--run {run} --steps 10 --batch 8 --lora-rank 2 --lr 0.02".split()
+    align.main(["sft", *args])
+    align.main(["sft", *args, "--dtype", "bf16", "--out", "half"])
+    assert losses(run / "half") == pytest.approx(losses(run / "sft"), abs=1e-3)
+    whole, half = (sample.load_model(run / name)[0] for name in ("sft", "half"))
+    for name in whole:
+        np.testing.assert_allclose(half[name], whole[name], atol=2e-3, err_msg=name)
+    with pytest.raises(ValueError, match="--dtype bf16: the model learns in float32"):
+        align.main(f"sft --run {run} --dtype bf16".split())
