@@ -1,8 +1,9 @@
-"""kernels: the operations of gpt.py as raw CUDA, launched through CuPy; one .cu file an operation.
+"""kernels: the operations of gpt.py and model/llama.py as raw CUDA; one .cu file an operation.
 
-The functions have the names and the arguments of model/operations.py, so that model/walk.py can
-walk with either. They check what a kernel cannot: shape, dtype and contiguity. A launch itself
-checks nothing, and CuPy passes a Python number as 64 bits whatever the kernel expects.
+CuPy compiles and launches them. The functions have the names and the arguments of
+model/operations.py, so that model/walk.py can walk with either. They check what a kernel cannot:
+shape, dtype and contiguity. A launch itself checks nothing, and CuPy passes a Python number as 64
+bits whatever the kernel expects.
 
 Arrays of numbers are float32, or bfloat16 kept as uint16, for which neither NumPy nor CuPy has a
 type of its own. Gradients of parameters are float32 either way: they are sums over many rows, and
