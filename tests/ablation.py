@@ -1,27 +1,26 @@
 """ablation.py: which of the changes from GPT-2 to Llama buys what.
 
-A block is composed of the forward and backward functions of gpt.py and model/llama.py, by five
-options. All options of one family together are that family's model, which tests/test_ablation.py
-holds against its definition. The options:
+A block is composed of the forward and backward functions of gpt.py and model/llama.py, by options:
 
     positions   learned: a table is added to the embedding; rotary: queries and keys are turned
     norm        layer: LayerNorm; rms: RMSNorm
     biases      whether linear layers have them
     mlp         gelu: two matrices; swiglu: three
-    n_group     how many heads of queries share one head of keys and values
+    n_kv_head   heads of keys and values: as many as of queries, or one for a group of these
 
-Each variant has as many parameters as GPT-2, because the width of its MLP takes what an option
-leaves over. All variants of a seed read the same batches of a finished run's tokens, begin with the
-same numbers in every matrix that they share, and learn by the demo's recipe (Muon and AdamW).
+Each variant has as many parameters as GPT-2: the width of its MLP takes what an option leaves over.
+All variants of a seed read the same batches of a finished run, begin with the same numbers where
+they have the same matrices, and learn by the demo's recipe.
 
     python tests/ablation.py --run out/demo --steps 400 --seeds 0 1 2
 
-Each training that ends adds a line to OUT/results.jsonl. The same command later goes on from there.
+Each training that ends adds a line to OUT/results.jsonl, and the same command goes on from there.
 """
 
 import argparse
 import json
 import math
+import signal
 import sys
 import time
 import zlib
@@ -40,33 +39,13 @@ import train  # noqa: E402
 
 
 @dataclass(frozen=True)
-class Config:
-    """The sizes of a model and its options, under the names of gpt.Config and llama.Config."""
+class Config(llama.Config):
+    """The sizes of llama.Config, and the options; n_kv_head is one of them."""
 
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_layer: int
-    n_head: int
-    n_hidden: int
     positions: str = "learned"
     norm: str = "layer"
     biases: bool = True
     mlp: str = "gelu"
-    n_group: int = 1
-    norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    rope_scaling: None = None
-
-    @property
-    def head_size(self):
-        """HS"""
-        return self.n_embd // self.n_head
-
-    @property
-    def n_kv_head(self):
-        """NKV"""
-        return self.n_head // self.n_group
 
     @property
     def n_params(self):
@@ -74,82 +53,66 @@ class Config:
         return sum(math.prod(shape) for shape in param_shapes(self).values())
 
 
-LLAMA = {"positions": "rotary", "norm": "rms", "biases": False, "mlp": "swiglu", "n_group": 2}
+LLAMA = {"positions": "rotary", "norm": "rms", "biases": False, "mlp": "swiglu", "n_kv_head": 2}
 VARIANTS = {        # from GPT-2 on by one change each, and from Llama back by one change each
     "GPT-2": {},
     "GPT-2 with rotary positions": {"positions": "rotary"},
     "GPT-2 with RMSNorm": {"norm": "rms"},
     "GPT-2 without biases": {"biases": False},
     "GPT-2 with SwiGLU": {"mlp": "swiglu"},
-    "GPT-2 with groups of 2 heads": {"n_group": 2},
-    "GPT-2 with groups of 4 heads": {"n_group": 4},
+    "GPT-2 with groups of 2 heads": {"n_kv_head": 2},
+    "GPT-2 with groups of 4 heads": {"n_kv_head": 1},
     "Llama": LLAMA,
     "Llama with learned positions": {**LLAMA, "positions": "learned"},
     "Llama with LayerNorm": {**LLAMA, "norm": "layer"},
     "Llama with biases": {**LLAMA, "biases": True},
     "Llama with GELU": {**LLAMA, "mlp": "gelu"},
-    "Llama without groups": {**LLAMA, "n_group": 1},
-    "Llama with groups of 4 heads": {**LLAMA, "n_group": 4},
+    "Llama without groups": {**LLAMA, "n_kv_head": 4},
+    "Llama with groups of 4 heads": {**LLAMA, "n_kv_head": 1},
 }
+
+
+def variants(base):
+    """{name: Config} of all variants of gpt.Config base, which has 4 heads.
+
+    The width of the MLP is the multiple of 4 that comes closest to as many parameters.
+    """
+    sizes = {**vars(base), "n_kv_head": base.n_head, "head_size": base.n_embd // base.n_head}
+    configs = {}
+    for name, options in VARIANTS.items():
+        narrow, wider = (Config(**{**sizes, **options, "n_hidden": F}) for F in (4, 8))
+        steps = (base.n_params - narrow.n_params) / (wider.n_params - narrow.n_params)
+        configs[name] = replace(narrow, n_hidden=4 + 4 * round(steps))
+    return configs
 
 
 def param_shapes(cfg):
     """{name: shape} of every parameter, with the names of model/llama.py."""
-    C, F, keys = cfg.n_embd, cfg.n_hidden, cfg.n_kv_head * cfg.head_size
-    layers = {
-        "ln_1": (C,),
-        "attn.q": (C, C),
-        "attn.k": (C, keys),
-        "attn.v": (C, keys),
-        "attn.o": (C, C),
-        "ln_2": (C,),
-        "mlp.gate": (C, F),
-        "mlp.up": (C, F),
-        "mlp.down": (F, C),
-    }
-    if cfg.mlp == "gelu":
-        del layers["mlp.gate"]
-    parts = {}
-    for i in range(cfg.n_layer):
-        parts.update({f"h.{i}.{name}": shape for name, shape in layers.items()})
-    parts["ln_f"] = (C,)
-    shapes = {"wte.weight": (cfg.vocab_size, C)}
+    shapes = {}
+    for name, shape in llama.param_shapes(cfg).items():
+        if "gate" in name and cfg.mlp == "gelu":
+            continue
+        shapes[name] = shape
+        is_norm = "ln_" in name
+        is_linear = name.startswith("h.") and not is_norm
+        if is_norm and cfg.norm == "layer" or is_linear and cfg.biases:
+            shapes[name.replace("weight", "bias")] = shape[-1:]
     if cfg.positions == "learned":
-        shapes["wpe.weight"] = (cfg.n_positions, C)
-    for name, shape in parts.items():
-        shapes[f"{name}.weight"] = shape
-        if cfg.norm == "layer" if "ln_" in name else cfg.biases:
-            shapes[f"{name}.bias"] = shape[-1:]
+        shapes["wpe.weight"] = (cfg.n_positions, cfg.n_embd)
     return shapes
-
-
-def variants(base):
-    """{name: Config} of all variants: gpt.Config base, and all others with as many parameters.
-
-    The MLP's width is the multiple of 4 that comes closest.
-    """
-    configs = {}
-    for name, options in VARIANTS.items():
-        cfg = Config(*vars(base).values(), n_hidden=0, **options)
-        of_a_unit = replace(cfg, n_hidden=1).n_params - cfg.n_params
-        width = 4 * round((base.n_params - cfg.n_params) / of_a_unit / 4)
-        configs[name] = replace(cfg, n_hidden=width)
-    return configs
 
 
 def init(cfg, seed, dtype=np.float32):
     """Fresh parameters as gpt.init has them, but each drawn from a stream of its own name."""
     params = {}
     for name, shape in param_shapes(cfg).items():
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
         to_stream = name.endswith(("attn.o.weight", "mlp.down.weight"))
         std = 0.02 / (2 * cfg.n_layer) ** 0.5 if to_stream else 0.02
-        if name.endswith("bias"):
-            params[name] = np.zeros(shape, dtype)
-        elif "ln_" in name:
-            params[name] = np.ones(shape, dtype)
-        else:
-            rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        if len(shape) == 2:
             params[name] = (std * rng.standard_normal(shape)).astype(dtype)
+        else:
+            params[name] = np.full(shape, "ln_" in name and name.endswith("weight"), dtype)
     return params
 
 
@@ -191,12 +154,13 @@ def mlp_backward(dy, cache, p, cfg, grads):
 
 def attention_forward(x, p, cfg, turn, visible):
     """(B,T,C) -> (B,T,C), cache. turn: cos and sin of rotary positions, or None."""
-    q = gpt.split_heads(llama.linear_forward(x, p, "attn.q"), cfg.n_head)
-    k = gpt.split_heads(llama.linear_forward(x, p, "attn.k"), cfg.n_kv_head)
-    v = gpt.split_heads(llama.linear_forward(x, p, "attn.v"), cfg.n_kv_head)
+    heads, n_group = [], cfg.n_head // cfg.n_kv_head
+    for name, n_head in (("q", cfg.n_head), ("k", cfg.n_kv_head), ("v", cfg.n_kv_head)):
+        heads.append(gpt.split_heads(llama.linear_forward(x, p, f"attn.{name}"), n_head))
+    q, k, v = heads
     if turn:
         q, k = llama.rotary_forward(q, *turn), llama.rotary_forward(k, *turn)
-    k, v = llama.grouped_forward(k, cfg.n_group), llama.grouped_forward(v, cfg.n_group)
+    k, v = llama.grouped_forward(k, n_group), llama.grouped_forward(v, n_group)
     o, attention = gpt.attention_forward(q, k, v, visible)
     o = gpt.join_heads(o)
     return llama.linear_forward(o, p, "attn.o"), (x, attention, o)
@@ -204,15 +168,15 @@ def attention_forward(x, p, cfg, turn, visible):
 
 def attention_backward(dy, cache, p, cfg, turn, grads):
     """(B,T,C) -> dx"""
-    x, attention, o = cache
+    (x, attention, o), n_group = cache, cfg.n_head // cfg.n_kv_head
     do = llama.linear_backward(dy, o, p, "attn.o", grads)
     dq, dk, dv = gpt.attention_backward(gpt.split_heads(do, cfg.n_head), attention)
-    dk, dv = llama.grouped_backward(dk, cfg.n_group), llama.grouped_backward(dv, cfg.n_group)
+    dk, dv = llama.grouped_backward(dk, n_group), llama.grouped_backward(dv, n_group)
     if turn:
         dq, dk = llama.rotary_backward(dq, *turn), llama.rotary_backward(dk, *turn)
-    dx = np.zeros_like(x)
-    for name, d in (("attn.q", dq), ("attn.k", dk), ("attn.v", dv)):    # forward used x 3 times
-        dx += llama.linear_backward(gpt.join_heads(d), x, p, name, grads)
+    dx = 0.0
+    for name, d in zip("qkv", (dq, dk, dv)):                # forward used x three times
+        dx = dx + llama.linear_backward(gpt.join_heads(d), x, p, f"attn.{name}", grads)
     return dx
 
 
@@ -281,54 +245,41 @@ def loss_and_grads(params, cfg, tokens, targets, weights):
 # ------------------------------------------------------------------------------------- experiment
 
 
-class Trainer:
-    """One variant in training. It is what train.add_gradients calls `work`."""
-
-    def __init__(self, cfg, recipe, shards, seed):
-        self.cfg, self.recipe, self.sum = cfg, recipe, {}
-        self.params = init(cfg, seed)
-        self.optimizer = muon.optimizer(self.params, recipe)
-        self.windows = train.Windows(shards, cfg.n_positions, seed)
-
-    def clear(self):
-        """Begin a sum of gradients."""
-        self.sum = {}
-
-    def add(self, tokens, targets, weights):
-        """Add the gradients of a micro-batch; returns its weighted loss."""
-        loss, grads = loss_and_grads(self.params, self.cfg, tokens, targets, weights)
-        for name, grad in grads.items():
-            self.sum[name] = self.sum.get(name, 0) + grad
-        return loss
-
-    def step(self, step):
-        """Take one step. The arrays of a micro-batch of 2 rows fit in a core's cache."""
-        batch = self.recipe.batch
-        rows = self.windows.rows(step * batch, batch)
-        loss = train.add_gradients(self, rows, micro_batch=2)
-        train.update(self.optimizer, self.sum, loss, step, self.recipe)
-
-    def validate(self, shards, tokenizer):
-        """(nats a token, bits a byte) on text that it has not read."""
-        rows, nll = evaluate.validation_rows(shards, self.cfg.n_positions), []
-        for row in rows:
-            y, _ = trunk_forward(self.params, self.cfg, row[None, :-1])
-            logits = y @ self.params["wte.weight"].T
-            nll.append(gpt.cross_entropy_forward(logits, row[None, 1:])[0][0])
-        nll = np.array(nll, np.float64)
-        return float(nll.mean()), evaluate.bits_per_byte(nll, rows[:, 1:], tokenizer)
+def token_losses(params, cfg, tokens, targets, arena=None):
+    """The nats of each target, for evaluate.validation_loss: (B,T), (B,T) -> (B,T)"""
+    y, _ = trunk_forward(params, cfg, tokens)
+    return gpt.cross_entropy_forward(y @ params["wte.weight"].T, targets)[0]
 
 
-def speeds(configs, recipe, shards, rounds):
-    """{name: milliseconds of processor time that a step takes}: the best of so many, in turns."""
-    trainers = {name: Trainer(cfg, recipe, shards, 0) for name, cfg in configs.items()}
-    best = dict.fromkeys(configs, math.inf)
-    for step in range(rounds):
-        for name, trainer in trainers.items():
-            begun = time.process_time()
-            trainer.step(step)
-            best[name] = min(best[name], 1000 * (time.process_time() - begun))
-    return best
+def batch_gradients(params, cfg, rows):
+    """The mean loss of rows (B,T+1) in nats, and its gradient.
+
+    It takes 2 rows at once, whose arrays fit in a core's cache.
+    """
+    loss, sums = 0.0, dict.fromkeys(params, 0.0)
+    weights = np.full((2, cfg.n_positions), 1.0 / rows[:, 1:].size)
+    for two in np.split(rows, len(rows) // 2):
+        nats, grads = loss_and_grads(params, cfg, two[:, :-1], two[:, 1:], weights)
+        loss += nats
+        sums = {name: sums[name] + grads[name] for name in params}
+    return loss, sums
+
+
+def measure(cfg, recipe, seed, tokenizer, shards, val_shards):
+    """Train a variant. Returns {name: value} of the loss in the end and of its fastest step."""
+    params = init(cfg, seed)
+    optimizer = muon.optimizer(params, recipe)
+    windows = train.Windows(shards, cfg.n_positions, seed)
+    fastest = math.inf
+    for step in range(recipe.steps):
+        begun = time.process_time()         # of this process alone: the machine may be busy
+        rows = windows.rows(step * recipe.batch, recipe.batch)
+        loss, grads = batch_gradients(params, cfg, rows)
+        train.update(optimizer, grads, loss, step, recipe)
+        fastest = min(fastest, time.process_time() - begun)
+    engine = sys.modules[__name__]          # whose token_losses is called
+    nats, bits = evaluate.validation_loss(params, cfg, tokenizer, val_shards, 2, engine=engine)
+    return {"nats": nats, "bits_per_byte": bits, "step_ms": round(1000 * fastest, 1)}
 
 
 def mean(values, form):
@@ -337,23 +288,25 @@ def mean(values, form):
     return format(np.mean(values), form) + spread
 
 
-def table(configs, results, speed):
-    """The results in Markdown. A difference is between two models of the same seed."""
-    columns = ["model", "F", "parameters", "cache bytes a token", "nats a token", "bits a byte",
-               "nats beside its kind", "ms a step"]
-    lines = [columns, ["---"] * len(columns)]
-    nats, bits = ({} for _ in range(2))
-    for row in results:
-        nats.setdefault(row["variant"], {})[row["seed"]] = row["nats"]
-        bits.setdefault(row["variant"], {})[row["seed"]] = row["bits_per_byte"]
-    for name, of_seed in nats.items():
-        cfg, kind = configs[name], name.split()[0]
-        more = [value - nats[kind][seed] for seed, value in of_seed.items()]
-        cache = 2 * 4 * cfg.n_layer * cfg.n_kv_head * cfg.head_size         # float32
-        lines.append([name, f"{cfg.n_hidden}", f"{cfg.n_params:,}", f"{cache:,}",
-                      mean(list(of_seed.values()), ".4f"), mean(list(bits[name].values()), ".4f"),
-                      "" if name == kind else mean(more, "+.4f"), f"{speed[name]:.0f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(configs, results, seeds):
+    """The results {(name, seed): row} in Markdown. A difference is of two runs of one seed."""
+    lines = ["| model | F | parameters | cache bytes a token | nats a token | bits a byte "
+             "| nats beside its kind | ms a step |", "| --- " * 8 + "|"]
+    for name, cfg in configs.items():
+        rows = [results[name, seed] for seed in seeds]
+        kind = [results[name.split()[0], seed] for seed in seeds]
+        cells = [
+            name,
+            f"{cfg.n_hidden}",
+            f"{cfg.n_params:,}",
+            f"{2 * 4 * cfg.n_layer * cfg.n_kv_head * cfg.head_size:,}",     # float32
+            mean([row["nats"] for row in rows], ".4f"),
+            mean([row["bits_per_byte"] for row in rows], ".4f"),
+            mean([a["nats"] - b["nats"] for a, b in zip(rows, kind)], "+.4f"),
+            f"{min(row['step_ms'] for row in rows):.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def parse_args(argv=None):
@@ -368,8 +321,6 @@ def parse_args(argv=None):
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     p.add_argument("--jobs", type=int, default=2, metavar="N",
                    help="trainings at once, one core each (default: %(default)s)")
-    p.add_argument("--rounds", type=int, default=10, metavar="N",
-                   help="steps of each variant that measure speed (default: %(default)s)")
     return p.parse_args(argv)
 
 
@@ -377,35 +328,31 @@ def main(argv=None):
     """Train what is not in the results yet, and print the table."""
     args = parse_args(argv)
     tokenizer = bpe.Tokenizer.load(args.run / "tokenizer.json")
-    shards, val_shards = corpus.load_run(args.run, tokenizer)
+    shards = corpus.load_run(args.run, tokenizer)
     recipe = train.PRESETS["demo"]
     warmup = math.ceil(recipe.warmup * args.steps / recipe.steps)
     recipe = replace(recipe, steps=args.steps, warmup=warmup)
     configs = variants(replace(recipe.model, vocab_size=tokenizer.n_vocab))
 
-    def measured(job):
+    def work(job):
         name, seed = job
-        trainer = Trainer(configs[name], recipe, shards, seed)
-        for step in range(args.steps):
-            trainer.step(step)
-        nats, bits = trainer.validate(val_shards, tokenizer)
-        return {"variant": name, "seed": seed, "steps": args.steps, "nats": nats,
-                "bits_per_byte": bits}
+        found = measure(configs[name], recipe, seed, tokenizer, *shards)
+        return {"variant": name, "seed": seed, "steps": args.steps, **found}
 
-    jobs = [(name, seed) for seed in args.seeds for name in configs]
     path = args.out / "results.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)
     kept = [row for _, row in disk.read_jsonl(path)] if path.exists() else []
     results = {(row["variant"], row["seed"]): row for row in kept if row["steps"] == args.steps}
+    jobs = [(name, seed) for seed in args.seeds for name in configs]
     cores.N_THREADS = 1                         # a training has a core for itself
-    with cores.processes(args.jobs, measured) as in_order:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # so that the processes end too
+    with cores.processes(args.jobs, work) as in_order:
         for row in in_order([job for job in jobs if job not in results]):
             results[row["variant"], row["seed"]] = row
             with path.open("a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
             print(json.dumps(row), file=sys.stderr)
-    speed = speeds(configs, recipe, shards, args.rounds)
-    print(table(configs, [results[job] for job in jobs], speed))
+    print(table(configs, results, args.seeds))
     return 0
 
 

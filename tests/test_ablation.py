@@ -1,6 +1,7 @@
 """tests/ablation.py: its composed block, and a small run; the experiment itself takes an hour."""
 
 import dataclasses
+import json
 
 import ablation
 import bpe
@@ -57,7 +58,7 @@ def test_all_options_of_gpt2_are_gpt2():
     "name", ["Llama", "Llama without groups", "Llama with groups of 4 heads"])
 def test_all_options_of_llama_are_llama(name):
     cfg = CONFIGS[name]
-    theirs = llama.Config(11, 6, 16, 2, 4, 4 // cfg.n_group, 4, cfg.n_hidden)
+    theirs = llama.Config(11, 6, 16, 2, 4, cfg.n_kv_head, 4, cfg.n_hidden)
     params, batch = example(cfg)
     assert ablation.param_shapes(cfg) == llama.param_shapes(theirs)
     assert_equal(ablation.loss_and_grads(params, cfg, *batch),
@@ -121,6 +122,12 @@ def test_matrices_of_one_name_and_shape_begin_alike():
     assert ours["wte.weight"].dtype == np.float32
 
 
+def without_speed(lines):
+    rows = [json.loads(line) for line in lines]
+    assert all(row.pop("step_ms") > 0 for row in rows)
+    return rows
+
+
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     """Small models in place of the demo's; the second call trains the missing variants only."""
     tokenizer = bpe.Tokenizer.train(["the lamp is lit, said the goat. " * 20], 280)
@@ -130,10 +137,10 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     for split, n in (("train", 400), ("val", 60)):
         ids = rng.integers(0, 256, n)
         write_shard(tmp_path / "tokens" / f"{split}_000000.bin", ids, tokenizer)
-    small = dataclasses.replace(train.PRESETS["demo"], model=GPT2, batch=3)
+    small = dataclasses.replace(train.PRESETS["demo"], model=GPT2, batch=4)
     monkeypatch.setitem(train.PRESETS, "demo", small)
     out = tmp_path / "ablation"
-    args = ["--run", str(tmp_path), "--out", str(out), "--steps", "3", "--rounds", "1"]
+    args = ["--run", str(tmp_path), "--out", str(out), "--steps", "3"]
     ablation.main([*args, "--seeds", "0", "1"])
     whole, path = capsys.readouterr(), out / "results.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -141,11 +148,7 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     path.write_text("\n".join(lines[:24]) + "\n", encoding="utf-8")
     ablation.main([*args, "--seeds", "0", "1"])
     again = capsys.readouterr()
-    assert path.read_text(encoding="utf-8").splitlines() == lines
     assert len(again.err.splitlines()) == 4
-
-    def without_speed(text):
-        return [line.rsplit("|", 2)[0] for line in text.splitlines()]
-
-    assert without_speed(whole.out) == without_speed(again.out)
-    assert len(whole.out.splitlines()) == 16 and " ± " in whole.out
+    assert without_speed(path.read_text(encoding="utf-8").splitlines()) == without_speed(lines)
+    assert len(whole.out.splitlines()) == len(again.out.splitlines()) == 16
+    assert "| GPT-2 | 64 | " in whole.out and " ± " in whole.out
