@@ -288,13 +288,15 @@ def mean(values, form):
     return format(np.mean(values), form) + spread
 
 
-def table(configs, results, seeds):
-    """The results {(name, seed): row} in Markdown. A difference is of two runs of one seed."""
+def table(configs, results):
+    """The results {(name, seed): row} in Markdown. A difference is between two runs of a seed."""
     lines = ["| model | F | parameters | cache bytes a token | nats a token | bits a byte "
              "| nats beside its kind | ms a step |", "| --- " * 8 + "|"]
     for name, cfg in configs.items():
+        kind = name.split()[0]
+        seeds = [seed for other, seed in results if other == name and (kind, seed) in results]
         rows = [results[name, seed] for seed in seeds]
-        kind = [results[name.split()[0], seed] for seed in seeds]
+        more = [results[name, seed]["nats"] - results[kind, seed]["nats"] for seed in seeds]
         cells = [
             name,
             f"{cfg.n_hidden}",
@@ -302,7 +304,7 @@ def table(configs, results, seeds):
             f"{2 * 4 * cfg.n_layer * cfg.n_kv_head * cfg.head_size:,}",     # float32
             mean([row["nats"] for row in rows], ".4f"),
             mean([row["bits_per_byte"] for row in rows], ".4f"),
-            mean([a["nats"] - b["nats"] for a, b in zip(rows, kind)], "+.4f"),
+            mean(more, "+.4f"),
             f"{min(row['step_ms'] for row in rows):.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -352,7 +354,7 @@ def main(argv=None):
             with path.open("a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
             print(json.dumps(row), file=sys.stderr)
-    print(table(configs, results, args.seeds))
+    print(table(configs, {job: results[job] for job in jobs}))
     return 0
 
 
