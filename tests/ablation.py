@@ -304,7 +304,7 @@ def table(configs, results):
             f"{2 * 4 * cfg.n_layer * cfg.n_kv_head * cfg.head_size:,}",     # float32
             mean([row["nats"] for row in rows], ".4f"),
             mean([row["bits_per_byte"] for row in rows], ".4f"),
-            mean(more, "+.4f"),
+            "" if name == kind else mean(more, "+.4f"),
             f"{min(row['step_ms'] for row in rows):.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
