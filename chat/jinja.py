@@ -16,6 +16,7 @@ the other process, when there is a template to render.
 Source: Hugging Face's transformers 5 (utils/chat_template_utils.py), for what a template may use.
 """
 
+import argparse
 import contextlib
 import datetime
 import functools
@@ -218,8 +219,12 @@ def answer_to(request):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def main():
+def main(argv=None):
     """Answer requests, a line of JSON each, until there are no more."""
+    argparse.ArgumentParser(
+        prog="python -m chat.jinja",
+        description="Render chat templates: a request on standard input, its answer on output.",
+    ).parse_args(argv)
     with contextlib.suppress(ValueError, OSError):      # macOS refuses such a limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:

@@ -12,9 +12,9 @@ from model.cores import in_parallel
 from model import families, llama, lora, operations, walk, walk_llama
 import numpy as np
 
-ALL = slice(None)
 GAP = 16 << 10          # bytes: a gap in what is read costs more than to read so many
 MANY = 32               # rows: the keys and values of so many do not stay in cache between layers
+ALL = slice(None)
 HEAD_COLUMNS = 512      # of a decoder's logits at a time: the BLAS's copy of weights stays in cache
 
 

@@ -39,6 +39,7 @@ SETTINGS = {
     "hidden_act": ("silu", "swish"),            # two names of one function
     "mlp_bias": (False, None),
     "partial_rotary_factor": (1.0, None),
+    "rope_interleaved": (False, None),          # SmolLM 2 says so; else neighbours would be turned
     "quantization_config": (None,),
 }
 FACTORS = ("factor", "low_freq_factor", "high_freq_factor")

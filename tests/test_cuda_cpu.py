@@ -264,8 +264,9 @@ VARIANTS = [
         ("-DBF16",),
         ("-DPACKED=1", "-DPACKS=6"),
         ("-DBF16", "-DPACKED=1", "-DPACKS=3"),
+        ("-DBF16", "-DGROUP=4", "-DHEADS=4", "-DLANES=128", "-DPACKS=4"),
     )
-]  # the latter: 768 columns
+]  # the third and fourth: 768 columns; the last: four query heads for a head of keys, 4096 columns
 
 
 def files_of(options):

@@ -272,10 +272,10 @@ def test_decode(cfg, bf16, tolerance, backend, monkeypatch, capsys):
     assert ("not recorded as a CUDA graph" in capsys.readouterr().err) == (backend == "gemmEx")
 
 
-def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0):
-    text = np.random.default_rng(2).integers(0, CFG.vocab_size, 4000).astype(np.uint16)
+def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0, cfg=CFG):
+    text = np.random.default_rng(2).integers(0, cfg.vocab_size, 4000).astype(np.uint16)
     recipe = train.Recipe(
-        CFG,
+        cfg,
         steps=steps,
         batch=4,
         lr=1e-2,
@@ -291,22 +291,22 @@ def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0):
     return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("muon", [0.0, 5.0])
-def test_train_on_a_gpu(tmp_path, muon, capsys):
-    gpu = device.connect("float32")
-    ours, theirs = run(tmp_path, "cpu", None, muon=muon), run(tmp_path, "gpu", gpu, muon=muon)
+@pytest.mark.parametrize("of, muon", [("GPT-2", 0.0), ("GPT-2", 5.0), ("Qwen 3", 5.0)])
+def test_train_on_a_gpu(tmp_path, of, muon, capsys):
+    gpu, cfg = device.connect("float32"), MODELS[of]
+    ours = run(tmp_path, "cpu", None, muon=muon, cfg=cfg)
+    theirs = run(tmp_path, "gpu", gpu, muon=muon, cfg=cfg)
     assert (", Muon " in capsys.readouterr().err) == bool(muon)         # in the plan of memory
     for a, b in zip(ours, theirs):
         for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
             assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
     kept = resume.kept_settings(tmp_path / "gpu", {}, ("device",))
     assert kept == {"device": f"{gpu.name}, float32"}
-    assert gpt.load(tmp_path / "gpu")[0]["wte.weight"].shape == (
-        CFG.vocab_size,
-        CFG.n_embd,
-    )  # without what pads it
+    params = gpt.load(tmp_path / "gpu")[0]
+    for name in ("wte.weight", families.head_name(cfg)):        # without what pads them
+        assert params[name].shape == (cfg.vocab_size, cfg.n_embd)
     with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
-        run(tmp_path, "gpu", device.connect(), muon=muon)
+        run(tmp_path, "gpu", device.connect(), muon=muon, cfg=cfg)
 
 
 @pytest.mark.parametrize("muon", [0.0, 5.0])

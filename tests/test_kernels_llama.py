@@ -74,6 +74,19 @@ def test_rmsnorm(N, C, dtype, fused, rng):
     assert got[1].dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N, C", [(70, 40), (9, 2048), (5, 4104)])
+def test_blocks_that_take_turns_at_the_rows(N, C, dtype, rng, monkeypatch):
+    monkeypatch.setattr(kernels.llama, "BACKWARD_BLOCKS", 1)
+    (x, _), (w, w64), (dy, dy64) = arrays(rng, dtype, (N, C), (C,), (N, C))
+    _, cache = kernels.rmsnorm_forward(x, w, EPS)
+    n64, rstd64 = (host(a).astype(np.float64) for a in cache[:2])
+    dx, dw = kernels.rmsnorm_backward(dy, cache)
+    want_dx, want_dw = llama.rmsnorm_backward(dy64, (n64, rstd64, w64))
+    same(dx, want_dx, dtype, "dx")
+    same(dw, want_dw, dtype, "dw")
+
+
 def test_rmsnorm_in_the_place_of_an_input(rng):
     (x, x64), (w, w64), (dy, dy64), (plus, plus64) = arrays(
         rng, "float32", (5, 40), (40,), (5, 40), (5, 40))
@@ -274,7 +287,7 @@ def test_as_many_heads_of_keys_as_of_queries_is_what_it_was(HS, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("NH, NKV", GROUPS)
+@pytest.mark.parametrize("NH, NKV", GROUPS[1:])
 @pytest.mark.parametrize("B, T, S, HS", [(1, 1, 1, 6), (3, 1, 70, 64), (2, 4, 40, 16),
                                          (1, 3, 33, 128)])
 def test_grouped_decode_attention(NH, NKV, B, T, S, HS, dtype, rng):
@@ -444,6 +457,31 @@ def test_what_a_launcher_refuses():
     with pytest.raises(ValueError, match="qkv: 32 columns for a cache of 2 heads of 8"):
         kernels.decode_attention(zeros(1, 1, 32), *(zeros(1, 2, 3, 8) for _ in "kv"),
                                  positions[:1], positions[:1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name in llama.PRESETS if name != "llama-demo"])
+def test_the_sizes_in_use_need_what_every_gpu_has(name, dtype, a_gpu_with, rng):  # noqa: F811
+    """48 KB of shared memory."""
+    cfg = llama.PRESETS[name]
+    a_gpu_with(MaxSharedMemoryPerBlockOptin=48 << 10)
+    for heads, HS in ((1, cfg.n_embd), (cfg.n_kv_head, cfg.head_size)):
+        (x, x64), (w, w64), (dy, dy64) = arrays(rng, dtype, (3, heads * HS), (HS,), (3, heads * HS))
+        y, cache = kernels.rmsnorm_forward(x, w, cfg.norm_eps)
+        want, _ = llama.rmsnorm_forward(x64.reshape(3, heads, HS), w64, cfg.norm_eps)
+        same(y, want.reshape(3, -1), dtype, "y")
+        n64, rstd64 = (host(a).astype(np.float64) for a in cache[:2])
+        dx, dw = kernels.rmsnorm_backward(dy, cache)
+        want_dx, want_dw = llama.rmsnorm_backward(
+            dy64.reshape(3, heads, HS), (n64.reshape(3, heads, HS), rstd64[..., None], w64))
+        same(dx, want_dx.reshape(3, -1), dtype, "dx")
+        same(dw, want_dw, dtype, "dw")
+    HS, n_heads = cfg.head_size, cfg.n_head + 2 * cfg.n_kv_head
+    (qkv, qkv64), = arrays(rng, dtype, (1, 1, n_heads * HS))
+    k, v = (cp.zeros((1, cfg.n_kv_head, 5, HS), qkv.dtype) for _ in "kv")
+    o = kernels.decode_attention(qkv, k, v, *(cp.asarray(np.array([n], np.int32)) for n in (0, 1)))
+    values = qkv64.reshape(n_heads, HS)[-cfg.n_kv_head :]       # of one key attention is its value
+    same(o, np.repeat(values, cfg.n_head // cfg.n_kv_head, 0).reshape(1, 1, -1), dtype, "o")
 
 
 # ------------------------------------------------------------------------------- the plain kernels

@@ -70,6 +70,36 @@ def test_a_config_that_was_written_is_read(tmp_path, cfg):
     assert folders.load_config(tmp_path) == cfg
 
 
+def test_configs_of_public_models():
+    """As the models on the hub have them: old ones, with rope_theta and rope_scaling apart."""
+    smollm2 = {
+        "model_type": "llama", "attention_bias": False, "eos_token_id": 0, "hidden_act": "silu",
+        "hidden_size": 576, "intermediate_size": 1536, "max_position_embeddings": 8192,
+        "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+        "rms_norm_eps": 1e-05, "rope_interleaved": False, "rope_scaling": None,
+        "rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152}
+    assert llama_folders.config_of(smollm2) == llama.PRESETS["smollm2-135m"]
+    llama_3_2 = {
+        "model_type": "llama", "attention_bias": False, "eos_token_id": [128001, 128008, 128009],
+        "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 8192,
+        "max_position_embeddings": 131072, "mlp_bias": False, "num_attention_heads": 32,
+        "num_hidden_layers": 16, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+        "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                         "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "rope_theta": 500000.0, "tie_word_embeddings": True, "vocab_size": 128256}
+    assert llama_folders.config_of(llama_3_2) == llama.PRESETS["llama-3.2-1b"]
+    qwen3 = {
+        "model_type": "qwen3", "attention_bias": False, "eos_token_id": 151645, "head_dim": 128,
+        "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
+        "max_position_embeddings": 40960, "max_window_layers": 28, "num_attention_heads": 16,
+        "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06,
+        "rope_scaling": None, "rope_theta": 1000000, "sliding_window": None,
+        "tie_word_embeddings": True, "use_sliding_window": False, "vocab_size": 151936}
+    assert llama_folders.config_of(qwen3) == llama.PRESETS["qwen3-0.6b"]
+    for cfg in llama.PRESETS.values():
+        assert llama_folders.config_of(llama_folders.config_for(cfg)) == cfg
+
+
 def test_the_words_of_hugging_face(tmp_path):
     """Names and shapes as transformers has them; the tokens that begin and end a text are kept."""
     cfg = CONFIGS["llama untied"]
@@ -120,7 +150,7 @@ def test_halves_are_widened(tmp_path, monkeypatch, cfg, narrow, lines):
     gpt.save(tmp_path, {name: narrow(p) for name, p in params.items()}, cfg)
     for writable in (True, False):
         again, same = gpt.load(tmp_path, writable)
-        assert same == cfg
+        assert same == cfg and all(p.flags.c_contiguous for p in again.values())
         assert_same(again, params)
 
 
@@ -278,6 +308,7 @@ def test_defaults_of_a_config(tmp_path):
     ({"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not computed here; expected 'silu'"),
     ({"mlp_bias": True}, "mlp_bias is True, which is not computed here; expected False"),
     ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}, which is not"),
+    ({"rope_interleaved": True}, "rope_interleaved is True, which is not computed here"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not computed"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type is 'linear', which is"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type is 'yarn', which is not"),

@@ -86,7 +86,7 @@ COMMANDS = {
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once --model m": f"--model -n {DRAWING} {DEVICE}",
-    "sample.py chat": f"--run --model --ask --system {DRAWING} {DEVICE}",
+    "sample.py chat": f"--run --model --ask --system --no-thinking {DRAWING} {DEVICE}",
     "sample.py serve": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
     "web/toyweb.py": "--run --pages --seed --score",
@@ -96,6 +96,8 @@ COMMANDS = {
                 f"--on-mismatch --check {DEVICE}",
     "train.py --check": "--check --preset --steps --batch --lr",
     "model/bench.py char": "",
+    "model/planning.py": "--tokens",
+    "chat/jinja.py": "",
     "web/warc.py a.warc": "",
 }
 

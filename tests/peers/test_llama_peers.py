@@ -94,7 +94,7 @@ def relative(ours, theirs):
 @pytest.mark.parametrize("head_size", [16, 64, 80, 128])
 @pytest.mark.parametrize("scaling", [None, (8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192)])
 def test_rotary_tables(theta, head_size, scaling):
-    """An angle a pair, to the last bit but one: powers by torch are not the nearest ones always."""
+    """An angle a pair, most to the last bit: torch's powers are not always the nearest ones."""
     rope = {"rope_type": "default", "rope_theta": theta}
     if scaling:
         names = llama_folders.FACTORS + (llama_folders.BEFORE,)
@@ -105,7 +105,7 @@ def test_rotary_tables(theta, head_size, scaling):
     cfg = llama_folders.config_of(config.to_dict())
     ours, frequencies = llama.rotary_frequencies(cfg), theirs.inv_freq.numpy()
     np.testing.assert_array_max_ulp(ours, frequencies, 2)
-    assert (ours == frequencies).mean() > 0.9
+    assert (ours != frequencies).sum() <= 1 + len(ours) // 10
     # of the same angles the same cosines and sines
     angles = np.arange(0, 20_000, 7, dtype=np.float32)[:, None] * frequencies
     for of_numpy, of_torch in ((np.cos, torch.cos), (np.sin, torch.sin)):
