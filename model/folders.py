@@ -199,7 +199,11 @@ def open_tensors(folder):
         if path.exists() and path.suffix == ".json":
             return path, checkpoint.load_index(path)
         if path.exists():
-            return path, checkpoint.load_safetensors(path)[0]
+            tensors, _ = checkpoint.load_safetensors(path)
+            if any(tensor.endswith(".lora_A") for tensor in tensors):
+                raise ValueError(f"{path}: holds an adapter without its model; finish the training "
+                                 f"that began {folder}, which merges the two")
+            return path, tensors
     advice = f"finish the training that began {folder}"
     other = next(folder.glob("pytorch_model*.bin"), None)
     if other:

@@ -243,7 +243,8 @@ def start_over(folder, others, on_mismatch):
             "--on-mismatch restart, or train into another folder with --run or --out")
     shutil.rmtree(folder / NEW, ignore_errors=True)
     if not model.exists():
-        (folder / CHECKPOINT).unlink(missing_ok=True)   # its tokenizer is about to be replaced
+        for name in (CHECKPOINT, *adapters.FILES):      # their tokenizer is about to be replaced
+            (folder / name).unlink(missing_ok=True)
         return folder
     print(f"{model}: stays until this run is finished", file=sys.stderr)
     (folder / NEW).mkdir()
