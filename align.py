@@ -62,7 +62,8 @@ from pathlib import Path
 from model import fast              # before numpy
 import numpy as np
 
-from chat import arena, commands, formats, generate, grading, judges, lessons
+from chat import arena, commands, formats, generate
+from chat import grading, judges, lessons
 from chat import options, packing, rollouts, tuning, variants
 from run import command
 
@@ -264,8 +265,7 @@ def roll_out(model, tasks, recipe, rng, judge=None):
 def policy_rows(replies):
     """Replies -> tokens, targets, sampled: (B,T) each, sampled 1 on what the model chose.
 
-    It chose neither the prompt nor what a tool wrote. It did choose the token that ended the reply,
-    so that when to stop is learned too.
+    It chose neither the prompt nor what a tool wrote. It did choose the end: that is learned too.
     """
     rows = []
     for reply in replies:

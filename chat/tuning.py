@@ -22,7 +22,7 @@ LORA_ALPHA = 16.0       # where a recipe has a rank alone
 
 
 def load_stage(
-    run, stage, out=None, mend=None, writable=True, dtype="float32", chat_format=None,
+    run, stage, out=None, mend=None, writable=True, dtype="float32", chat_format=None
 ):
     """(params, cfg, tokenizer) of the model that a stage ended with, to be trained further.
 
@@ -40,12 +40,7 @@ def load_stage(
         raise ValueError(f"--out {out}: the model it begins with lies there and would be lost; "
                          "give another name")
     refuse_judge(folder)
-    model = formats.open_model(folder, writable, dtype, chat_format)
-    if not model[2].chats.is_known:
-        raise ValueError(
-            f"{folder}: neither has a chat template nor the tokens of our own chats; say how "
-            "conversations are written: --chat-format chatml, llama3, or a folder with a template")
-    return model
+    return formats.open_model(folder, writable, dtype, chat_format)
 
 
 def load_start(run, start, out, recipe, seed):
@@ -54,11 +49,16 @@ def load_start(run, start, out, recipe, seed):
     The weights of the model are then only read: they are the file itself, where it holds the dtype
     of the recipe.
     """
-    if recipe.lora_rank is None and recipe.adapter is None:
-        return load_stage(run, start, out, chat_format=recipe.chat_format)
-    dtype = "bfloat16" if recipe.dtype == "bf16" else "float32"
-    model = params, cfg, _ = load_stage(run, start, out, writable=False, dtype=dtype,
-                                        chat_format=recipe.chat_format)
+    whole = recipe.lora_rank is None and recipe.adapter is None
+    dtype = "bfloat16" if recipe.dtype == "bf16" and not whole else "float32"
+    model = load_stage(run, start, out, None, whole, dtype, recipe.chat_format)
+    params, cfg, tokenizer = model
+    if not tokenizer.chats.is_known:
+        raise ValueError(
+            f"{run / start}: neither has a chat template nor the tokens of our own chats; say how "
+            "conversations are written: --chat-format chatml, llama3, or a folder with a template")
+    if whole:
+        return model
     if recipe.adapter is not None:
         adapter = adapters.read(recipe.adapter, params, cfg)
     else:

@@ -140,6 +140,7 @@ def test_a_base_model_becomes_an_assistant(run, capsys):
         config = json.loads((run / stage / "config.json").read_text())
         assert config["eos_token_id"] == sorted(ours.ends)
     assert judges.load(run / "reward").cfg == CFG
+    learn(run, "rl", "--leash", "0.1", "--leash-to", "base", "--out", "rl2")    # its weights alone
 
 
 def test_a_folder_with_a_template_needs_no_option(run):

@@ -183,3 +183,71 @@ def test_a_chat_is_theirs(both, tmp_path, monkeypatch, capsys):
     asked = [word for question in QUESTIONS for word in ("--ask", question)]
     sample.main(["chat", "--model", str(tmp_path), "--max-tokens", "30", *asked])
     assert found == turns
+
+
+# ------------------------------------------------------------------------------- what is learned
+
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}"
+    "{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def of_words(message, rng):
+    """A message with a text of words alone: no names of tokens, no white space around it."""
+    words = ["Hi", "48/2", "na\u00efve", "\u4f60\u597d", "3.14\n", "\U0001f600", "don't"]
+    return {"role": message["role"], "content": " ".join(rng.choices(words, k=5)).strip()}
+
+
+def test_the_mask_is_theirs(both):
+    """Where a template marks what the assistant writes, all ids to the last end are equal."""
+    name, _, tokenizer = both
+    folder = DATA / "tokenizers" / name
+    ids = bpe.Tokenizer.load(folder / "tokenizer.json")
+    if name == "qwen3":
+        template, end = MARKED, ids.special_tokens["<|im_end|>"]
+    elif name == "llama3_1":
+        template = MARKED.replace("<|im_end|>", "<|eot_id|>").replace("<|im_start|>", "")
+        end = ids.special_tokens["<|eot_id|>"]
+    else:
+        pytest.skip("the same as Qwen 3's")
+    ours = formats.Template("here", {"default": template}, {}, ids, {end})
+    rng, n_turns = random.Random(name), 0
+    for _ in range(40):
+        messages = [m for m in conversation(rng, False) if m["role"] != "system"]
+        messages = [of_words(m, rng) for m in messages]
+        if messages[-1]["role"] == "user":
+            messages.append({"role": "assistant", "content": "Yes."})
+        theirs = tokenizer.apply_chat_template(
+            messages, chat_template=template, return_dict=True, return_assistant_tokens_mask=True)
+        (found, mask), = ours.conversation(messages)
+        n = len(found)
+        assert found == theirs["input_ids"][:n] and mask == theirs["assistant_masks"][:n]
+        assert not any(theirs["assistant_masks"][n:])
+        n_turns += len(messages)
+    assert n_turns > 150
+
+
+def test_a_format_that_we_write_is_read_by_transformers(both, tmp_path):
+    """--chat-format beside a base model: its chats, its ids and what ends them."""
+    name, _, _ = both
+    if name == "deepseek_v3":
+        pytest.skip("it has neither format's tokens")
+    chosen = {"llama3_1": "llama3", "qwen3": "chatml"}[name]
+    ids = bpe.Tokenizer.load(DATA / "tokenizers" / name / "tokenizer.json")
+    base = tmp_path / "base"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DATA / "tokenizers" / name)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(base)
+    ours = formats.load(base, ids, chosen)
+    ours.write(tmp_path)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path)
+    assert sorted(ours.ends) == generation.eos_token_id and again.eos_token_id in ours.ends
+    rng = random.Random(name)
+    for _ in range(20):
+        messages = conversation(rng, False)
+        theirs = again.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert theirs == ids.encode(ours.text(messages), allowed_special="all")
