@@ -168,7 +168,8 @@ def attention_forward(x, p, cfg, turn, visible):
 
 def attention_backward(dy, cache, p, cfg, turn, grads):
     """(B,T,C) -> dx"""
-    (x, attention, o), n_group = cache, cfg.n_head // cfg.n_kv_head
+    x, attention, o = cache
+    n_group = cfg.n_head // cfg.n_kv_head
     do = llama.linear_backward(dy, o, p, "attn.o", grads)
     dq, dk, dv = gpt.attention_backward(gpt.split_heads(do, cfg.n_head), attention)
     dk, dv = llama.grouped_backward(dk, n_group), llama.grouped_backward(dv, n_group)
