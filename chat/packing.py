@@ -19,6 +19,18 @@ import numpy as np
 
 from model import planning
 
+ROW = 512           # tokens that a row may have where the context is longer than its texts
+
+
+def row_length(texts, n_positions, n_prompt=0):
+    """How many tokens a row may have: those of ROW, or of two of the longest texts.
+
+    Today's models read 100,000 tokens and more. A row as long as that would cost the square of its
+    length in attention, and as much memory for what tells the texts apart.
+    """
+    longest = n_prompt + max((len(tokens) for tokens, _, _ in texts), default=0)
+    return min(n_positions, max(ROW, 2 * longest))
+
 
 def fill(texts, n_positions, prompt=()):
     """[row] that hold all texts (tokens, targets, weights), at most n_positions tokens a row.
@@ -74,6 +86,7 @@ def text_of(r, begin, tokens, targets, weights):
 def packed(tokens, targets, weights, n_positions):
     """Yield the rows of align.pad_rows side by side, in parts that keep the cores busy."""
     texts = [text_of(r, 0, tokens, targets, weights) for r in range(len(tokens))]
+    n_positions = row_length(texts, n_positions)
     rows = fill(texts, n_positions)
     at_once = max(cores.N_THREADS, planning.AT_ONCE // n_positions)
     for i in range(0, len(rows), at_once):
@@ -93,7 +106,7 @@ def shared(tokens, targets, weights, sampled, n_positions):
         groups.setdefault(prompt, []).append(text_of(r, begin, tokens, targets, weights))
     rows = []
     for prompt, replies in groups.items():
-        rows += fill(replies, n_positions, prompt)
+        rows += fill(replies, row_length(replies, n_positions, len(prompt)), prompt)
     rows.sort(key=length)                       # short and long rows apart need less padding
     middle = len(rows) // 2
     for part in (rows[:middle], rows[middle:]):

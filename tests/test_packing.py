@@ -74,3 +74,15 @@ def test_prompts_that_are_shared_change_no_gradient():
         fast.loss_and_grads(
             params, cfg, *part[:3], want_grads=False, positions=part[3], segments=part[4]
         )
+
+
+def test_rows_stay_short_where_the_context_is_long():
+    """Two of the longest texts fit a row, with the prompt that they share, or ROW tokens."""
+    texts = [(np.ones(n, int), np.ones(n, int), np.ones(n)) for n in (400, 300, 300, 9)]
+    assert packing.row_length(texts, 10 ** 5) == 800 and packing.row_length(texts, 600) == 600
+    assert packing.row_length(texts, 10 ** 5, 50) == 900
+    assert packing.row_length(texts[3:], 10 ** 5) == packing.ROW
+    tokens, targets, values = align.pad_rows([([1] * (n + 1), [1] * (n + 1)) for n in (400, 300)])
+    parts = list(packing.packed(*[np.repeat(a, 9, 0) for a in (tokens, targets, values)], 10 ** 5))
+    assert sum(part[2].sum() for part in parts) == 9 * 700
+    assert max(part[0].shape[1] for part in parts) <= 800
