@@ -134,15 +134,15 @@ def add_arguments(parser):
 
 def table(presets, T):
     """A line for each preset: gigabytes to write with, and to train on a row of T tokens a core."""
-    yield (f"{'preset':14} {'parameters':>14}   weights GB: float32   bf16   "
-           f"cache MB for 1,000 tokens   training GB: one row of {T:,} a core")
+    yield f"{'':29} weights, GB      cache, MB:     training, GB:"
+    yield f"preset            parameters float32   bf16  1,000 tokens  a row of {T:,} a core"
     for name, cfg in presets.items():
         n_heads, head_size = families.kv_heads(cfg)
         cache = 1000 * 4 * 2 * cfg.n_layer * n_heads * head_size
         short = replace(cfg, n_positions=min(T, cfg.n_positions))
         training = sum(memory_plan(short, cores.N_THREADS, recompute=True).values())
-        yield (f"{name:14} {cfg.n_params:14,} {4 * cfg.n_params / 1e9:21.2f} "
-               f"{2 * cfg.n_params / 1e9:6.2f} {cache / 1e6:27.1f} {training / 1e9:37.1f}")
+        yield (f"{name:13} {cfg.n_params:14,} {4 * cfg.n_params / 1e9:7.2f} "
+               f"{2 * cfg.n_params / 1e9:6.2f} {cache / 1e6:13.1f} {training / 1e9:14.1f}")
 
 
 def main(argv=None):

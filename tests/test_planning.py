@@ -62,7 +62,7 @@ def test_another_run_in_a_folder_takes_what_fits_itself(tmp_path, capsys):
 def test_the_table_of_presets(capsys):
     planning.main(["--tokens", "64"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(gpt.PRESETS) + len(llama.PRESETS)
+    assert len(lines) == 2 + len(gpt.PRESETS) + len(llama.PRESETS)
     last = lines[-1].split()
     assert last[:2] == ["llama-3.1-8b", "8,030,261,248"] and last[2:4] == ["32.12", "16.06"]
     assert float(last[4]) == pytest.approx(1000 * 4 * 2 * 32 * 8 * 128 / 1e6, abs=0.1)
