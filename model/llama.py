@@ -546,11 +546,26 @@ def slope(loss, p, direction, h=1e-5):
     return (ahead - behind) / (2 * h)
 
 
-def check_gradients(cfg, tolerance=1e-7):
-    """The names of the tensors whose derivative by hand is not the measured one.
+def wrong_slopes(loss, tensors, rng, tolerance):
+    """The names of the tensors whose derivative by hand is not the measured one; prints both.
 
-    As gpt.check_gradients: along a random direction, in which every entry takes part.
+    tensors: {name: (array, gradient of loss())}. As gpt.check_gradients: along a random direction,
+    in which every entry takes part.
     """
+    wrong = []
+    for name, (p, grad) in tensors.items():
+        direction = rng.standard_normal(p.shape)
+        by_hand = (grad * direction).sum()
+        measured = slope(loss, p, direction)
+        error = abs(by_hand - measured) / np.sqrt((grad ** 2).sum())
+        print(f"{name:26} {by_hand:+12.8f} {error:9.1e}")
+        if not error < tolerance:       # written so that NaN is wrong too
+            wrong.append(name)
+    return wrong
+
+
+def check_gradients(cfg, tolerance=1e-7):
+    """wrong_slopes() of all parameters of a fresh model."""
     rng = np.random.default_rng(0)
     params = init(cfg, 0, np.float64)
     for p in params.values():
@@ -562,15 +577,8 @@ def check_gradients(cfg, tolerance=1e-7):
         return loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)[0]
 
     _, grads = loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)
-    wrong = []
-    for name, p in params.items():
-        direction = rng.standard_normal(p.shape)
-        by_hand = (grads[name] * direction).sum()
-        error = abs(by_hand - slope(loss, p, direction)) / np.sqrt((grads[name] ** 2).sum())
-        print(f"{name:26} {by_hand:+12.8f} {error:9.1e}")
-        if not error < tolerance:       # written so that NaN is wrong too
-            wrong.append(name)
-    return wrong
+    tensors = {name: (p, grads[name]) for name, p in params.items()}
+    return wrong_slopes(loss, tensors, rng, tolerance)
 
 
 def main(argv=None):

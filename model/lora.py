@@ -270,7 +270,7 @@ def check_layer(tolerance=1e-7):
         return (linear_forward(x, w, A, B, 0.7)[0] * dy).sum()
 
     tensors = {"x": (x, dx), "A": (A, dA), "B": (B, dB)}
-    return wrong_slopes(loss, tensors, rng, tolerance)
+    return llama.wrong_slopes(loss, tensors, rng, tolerance)
 
 
 def check_gradients(cfg, tolerance=1e-7):
@@ -289,21 +289,7 @@ def check_gradients(cfg, tolerance=1e-7):
 
     _, grads = loss_and_grads(params, cfg, tokens, targets, weights, 0.7)
     tensors = {name: (params[name], grad) for name, grad in grads.items()}
-    return wrong_slopes(loss, tensors, rng, tolerance)
-
-
-def wrong_slopes(loss, tensors, rng, tolerance):
-    """Print and compare the slopes along random directions. tensors: {name: (array, gradient)}"""
-    wrong = []
-    for name, (p, grad) in tensors.items():
-        direction = rng.standard_normal(p.shape)
-        by_hand = (grad * direction).sum()
-        measured = llama.slope(loss, p, direction)
-        error = abs(by_hand - measured) / np.sqrt((grad ** 2).sum())
-        print(f"{name:26} {by_hand:+12.8f} {error:9.1e}")
-        if not error < tolerance:       # written so that NaN is wrong too
-            wrong.append(name)
-    return wrong
+    return llama.wrong_slopes(loss, tensors, rng, tolerance)
 
 
 def main(argv=None):

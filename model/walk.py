@@ -171,6 +171,40 @@ class Layers:
             places = out, self.grads.get(weight), self.grads.get(bias)
             self.ops.layernorm_backward(dy, cache, plus, places, self.add)
 
+    def attention(self, s, attend=None):
+        """o, in s, of its qkv. attend(qkv, o): what to call in place of ops.attention_forward."""
+        B, _, T, _ = s.lse.shape
+        qkv = s.qkv.reshape(B, T, -1)
+        o = s.o.reshape(B, T, -1)
+        if attend:
+            attend(qkv, o)
+            return
+        n_kv_head, _ = families.kv_heads(self.cfg)
+        self.ops.attention_forward(
+            qkv,
+            self.cfg.n_head,
+            out=(o, s.lse),
+            hidden=s.hidden,
+            n_kv_head=n_kv_head,
+        )
+
+    def attention_backward(self, do, s):
+        """dqkv, in the place of qkv, or in its own where s has a dqkv."""
+        B, _, T, _ = s.lse.shape
+        qkv = s.qkv.reshape(B, T, -1)
+        o = s.o.reshape(B, T, -1)
+        dqkv = getattr(s, "dqkv", s.qkv)
+        n_kv_head, _ = families.kv_heads(self.cfg)
+        self.ops.attention_backward(
+            do.reshape(B, T, -1),
+            (qkv, o, s.lse),
+            self.cfg.n_head,
+            out=dqkv.reshape(B, T, -1),
+            hidden=s.hidden,
+            n_kv_head=n_kv_head,
+        )
+        return dqkv
+
 
 class Trunk:
     """gpt.trunk_forward and gpt.trunk_backward, in arrays of trunk_shapes.

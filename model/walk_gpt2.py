@@ -54,19 +54,7 @@ def attend_forward(layers, x, plus, s, keep=None, attend=None):
     if keep is not None:
         keep[...] = x
     layers.linear(s.a, "attn.c_attn", out=s.qkv)
-    B, _, T, _ = s.lse.shape
-    qkv = s.qkv.reshape(B, T, -1)
-    o = s.o.reshape(B, T, -1)
-    if attend:
-        attend(qkv, o)
-        return
-    n_head = layers.cfg.n_head
-    layers.ops.attention_forward(
-        qkv,
-        n_head,
-        out=(o, s.lse),
-        hidden=s.hidden,
-    )
+    layers.attention(s, attend)
 
 
 def rowwise_forward(layers, x, s):
@@ -97,16 +85,6 @@ def rowwise_backward(layers, dx, s):
 def attend_backward(layers, dx, do, s):
     """From there and do to dx at the block's input."""
     # forward was: o = attention(norm(x))
-    B, _, T, _ = s.lse.shape
-    dqkv = getattr(s, "dqkv", s.qkv)
-    qkv = s.qkv.reshape(B, T, -1)
-    o = s.o.reshape(B, T, -1)
-    layers.ops.attention_backward(
-        do.reshape(B, T, -1),
-        (qkv, o, s.lse),
-        layers.cfg.n_head,
-        out=dqkv.reshape(B, T, -1),
-        hidden=s.hidden,
-    )
+    dqkv = layers.attention_backward(do, s)
     da = layers.linear_backward(dqkv, s.a, "attn.c_attn", out=s.a)
     layers.norm_backward(da, (s.n_1, s.rstd_1), "ln_1", out=dx, plus=dx)

@@ -94,19 +94,7 @@ def attend_forward(layers, x, plus, s, keep=None, attend=None):
         layers.norm(q, "attn.q_norm", (q, s.n_q, s.rstd_q))
         layers.norm(k, "attn.k_norm", (k, s.n_k, s.rstd_k))
     layers.ops.rotary_forward(s.qkv, *s.turn, cfg.n_head + cfg.n_kv_head)
-    B, _, T, _ = s.lse.shape
-    qkv = s.qkv.reshape(B, T, -1)
-    o = s.o.reshape(B, T, -1)
-    if attend:
-        attend(qkv, o)
-        return
-    layers.ops.attention_forward(
-        qkv,
-        cfg.n_head,
-        out=(o, s.lse),
-        hidden=s.hidden,
-        n_kv_head=cfg.n_kv_head,
-    )
+    layers.attention(s, attend)
 
 
 def rowwise_forward(layers, x, s):
@@ -143,18 +131,7 @@ def attend_backward(layers, dx, do, s):
     """From there and do to dx at the block's input."""
     cfg = layers.cfg
     # forward was: o = attention(q, k, v)
-    B, _, T, _ = s.lse.shape
-    dqkv = getattr(s, "dqkv", s.qkv)
-    qkv = s.qkv.reshape(B, T, -1)
-    o = s.o.reshape(B, T, -1)
-    layers.ops.attention_backward(
-        do.reshape(B, T, -1),
-        (qkv, o, s.lse),
-        cfg.n_head,
-        out=dqkv.reshape(B, T, -1),
-        hidden=s.hidden,
-        n_kv_head=cfg.n_kv_head,
-    )
+    dqkv = layers.attention_backward(do, s)
     # forward was: q = turn(norm(linear(x))), k = turn(norm(linear(x))), v = linear(x)
     layers.ops.rotary_backward(dqkv, *s.turn, cfg.n_head + cfg.n_kv_head)
     dq, dk, dv = parts_of(dqkv, cfg)

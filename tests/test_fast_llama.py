@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from model import cores, decoding, families, fast, llama, operations, walk_llama
+from model import cores, decoding, families, fast, llama, lora, operations, walk_llama
 from test_fast import BLOCKS, pool, set_blocks, set_threads  # noqa: F401
 from test_llama import random_params
 
@@ -141,33 +141,33 @@ def test_swiglu_of_large_numbers_warns_of_nothing():
 # ------------------------------------------------------------------------------------------ models
 
 
-def test_logits_and_losses(in_blocks, model):
-    params, cfg = model
+def check_losses(plain, params, cfg):
+    """fast's logits and losses are those of a definition."""
     tokens, targets, _ = batch(cfg)
     np.testing.assert_allclose(
-        fast.forward(params, cfg, tokens)[0], llama.forward(params, cfg, tokens)[0], atol=1e-12)
+        fast.forward(params, cfg, tokens)[0], plain.forward(params, cfg, tokens)[0], atol=1e-12)
     np.testing.assert_allclose(
         fast.token_losses(params, cfg, tokens, targets, temperature=0.6),
-        llama.token_losses(params, cfg, tokens, targets, temperature=0.6), atol=1e-12)
+        plain.token_losses(params, cfg, tokens, targets, temperature=0.6), atol=1e-12)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_gradients(in_blocks, model, recompute):
-    params, cfg = model
+def check_gradients(plain, params, cfg, recompute):
+    """fast's gradients are those of a definition. Returns them."""
     tokens, targets, weights = batch(cfg)
     weights[1, 2:4] = 0.0                           # rows of which nothing counts
-    loss, want = llama.loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)
+    loss, want = plain.loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)
     got_loss, got = fast.loss_and_grads(
         params, cfg, tokens, targets, weights, temperature=0.7, recompute=recompute)
     assert got_loss == pytest.approx(loss)
     same_grads(got, want)
+    return got
 
 
-def test_gradients_are_added_to_what_is_there(in_blocks, model):
-    params, cfg = model
+def check_added_gradients(plain, params, cfg):
+    """The gradients of two parts of a batch, added, are those of a definition for the whole."""
     tokens, targets, weights = batch(cfg)
-    _, want = llama.loss_and_grads(params, cfg, tokens, targets, weights)
-    grads = {name: np.full_like(p, np.nan) for name, p in params.items()}
+    _, want = plain.loss_and_grads(params, cfg, tokens, targets, weights)
+    grads = {name: np.full_like(p, np.nan) for name, p in lora.learned(params).items()}
     arena = cores.Arena()
     fast.loss_and_grads(params, cfg, tokens[:1], targets[:1], weights[:1], grads=grads, arena=arena)
     fast.loss_and_grads(
@@ -175,12 +175,29 @@ def test_gradients_are_added_to_what_is_there(in_blocks, model):
     same_grads(grads, want)
 
 
-def test_a_batch_of_which_nothing_counts_clears_the_gradients(model):
-    params, cfg = model
+def check_cleared_gradients(params, cfg):
+    """A batch of which nothing counts leaves no gradient."""
     tokens, targets, weights = batch(cfg)
-    grads = {name: np.full_like(p, 7.0) for name, p in params.items()}
+    grads = {name: np.full_like(p, 7.0) for name, p in lora.learned(params).items()}
     fast.loss_and_grads(params, cfg, tokens, targets, np.zeros_like(weights), grads=grads)
     assert not any(g.any() for g in grads.values())
+
+
+def test_logits_and_losses(in_blocks, model):
+    check_losses(llama, *model)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients(in_blocks, model, recompute):
+    check_gradients(llama, *model, recompute)
+
+
+def test_gradients_are_added_to_what_is_there(in_blocks, model):
+    check_added_gradients(llama, *model)
+
+
+def test_a_batch_of_which_nothing_counts_clears_the_gradients(model):
+    check_cleared_gradients(*model)
 
 
 def test_several_texts_in_a_row_are_as_if_alone(in_blocks, model):

@@ -6,7 +6,10 @@ import pytest
 from model import adamw, bfloat16, cores, families, fast, lora, parallel
 from test_fast import pool  # noqa: F401
 from test_fast_llama import CASES as LLAMAS
-from test_fast_llama import batch, in_blocks, same_grads  # noqa: F401
+from test_fast_llama import (  # noqa: F401
+    batch, check_added_gradients, check_cleared_gradients, check_gradients, check_losses, in_blocks,
+    same_grads,
+)
 
 CASES = {"GPT-2": lora.EXAMPLES["GPT-2"], **LLAMAS}
 PAIRS = [
@@ -124,49 +127,25 @@ def test_with_full_rank_a_step_is_the_one_of_the_whole_matrix(model):
 
 
 def test_logits_and_losses(in_blocks, model):  # noqa: F811
-    params, cfg = model
-    tokens, targets, _ = batch(cfg)
-    np.testing.assert_allclose(
-        fast.forward(params, cfg, tokens)[0], lora.forward(params, cfg, tokens)[0], atol=1e-12)
-    np.testing.assert_allclose(
-        fast.token_losses(params, cfg, tokens, targets, temperature=0.6),
-        lora.token_losses(params, cfg, tokens, targets, temperature=0.6), atol=1e-12)
+    check_losses(lora, *model)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients(in_blocks, model, recompute):  # noqa: F811
     params, cfg = model
     before = {name: p.copy() for name, p in params.items()}
-    tokens, targets, weights = batch(cfg)
-    weights[1, 2:4] = 0.0                           # rows of which nothing counts
-    loss, want = lora.loss_and_grads(params, cfg, tokens, targets, weights, temperature=0.7)
-    got_loss, got = fast.loss_and_grads(
-        params, cfg, tokens, targets, weights, temperature=0.7, recompute=recompute)
-    assert got_loss == pytest.approx(loss)
-    same_grads(got, want)
+    got = check_gradients(lora, params, cfg, recompute)
     assert got.keys() == lora.learned(params).keys()
     for name in before:
         np.testing.assert_array_equal(params[name], before[name])
 
 
 def test_gradients_are_added_to_what_is_there(in_blocks, model):  # noqa: F811
-    params, cfg = model
-    tokens, targets, weights = batch(cfg)
-    _, want = lora.loss_and_grads(params, cfg, tokens, targets, weights)
-    grads = {name: np.full_like(p, np.nan) for name, p in lora.learned(params).items()}
-    arena = cores.Arena()
-    fast.loss_and_grads(params, cfg, tokens[:1], targets[:1], weights[:1], grads=grads, arena=arena)
-    fast.loss_and_grads(
-        params, cfg, tokens[1:], targets[1:], weights[1:], grads=grads, add=True, arena=arena)
-    same_grads(grads, want)
+    check_added_gradients(lora, *model)
 
 
 def test_a_batch_of_which_nothing_counts_clears_the_gradients(model):
-    params, cfg = model
-    tokens, targets, weights = batch(cfg)
-    grads = {name: np.full_like(p, 7.0) for name, p in lora.learned(params).items()}
-    fast.loss_and_grads(params, cfg, tokens, targets, np.zeros_like(weights), grads=grads)
-    assert not any(g.any() for g in grads.values())
+    check_cleared_gradients(*model)
 
 
 @pytest.mark.parametrize("only", [("attn.q", "attn.v", "attn.c_attn"), ("mlp.down", "mlp.c_proj")])

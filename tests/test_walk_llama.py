@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from model import llama, operations, walk, walk_llama
+from model import llama, walk_llama
 from test_llama import random_params
+from test_walk import check_wanted_rows
 
 
 def test_a_table_is_the_definition_and_as_long_as_a_power_of_two():
@@ -34,30 +35,4 @@ def test_parts_of_a_row_are_queries_keys_and_values():
 def test_rows_that_are_not_wanted(name, recompute):
     """The results and gradients of some rows are those that they have among all rows."""
     cfg = llama.EXAMPLES[name]
-    params = random_params(cfg)
-    B, T, C = 3, 5, cfg.n_embd
-    tokens = np.arange(B * T).reshape(B, T) % cfg.vocab_size
-    positions = np.tile(np.arange(T), (B, 1))
-    wanted = np.array([1, 4, 5, 11])
-    dy = np.zeros((B * T, C))
-    dy[wanted] = np.random.default_rng(0).standard_normal((4, C))
-    table = walk_llama.rotary_table(cfg, T, np.dtype(np.float64))
-
-    def gradients(rows, some):
-        """y of the wanted rows, dx of all, the gradients of the parameters."""
-        arrays = {}
-        for name, shape in walk.trunk_shapes(cfg, B, T, True, recompute).items():
-            arrays[name] = np.full(shape, np.nan)
-        trunk = walk.Trunk(operations, params, cfg, arrays, rows=rows, table=table)
-        trunk.forward(tokens, positions)
-        y = arrays["y"][some].copy()
-        arrays["y"][some] = dy[wanted]
-        if rows is None:
-            arrays["y"][...] = dy
-        grads = {name: np.zeros_like(p) for name, p in params.items()}
-        trunk.backward(grads, False)
-        return {"y": y, "x": arrays["x"], **grads}
-
-    want, got = gradients(None, wanted), gradients(wanted, slice(4))
-    for name in want:
-        np.testing.assert_allclose(got[name], want[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    check_wanted_rows(cfg, random_params(cfg), recompute)

@@ -89,37 +89,47 @@ def bandwidth():
     return best
 
 
-def decode_ours(rows):
-    sys.path.insert(0, str(ROOT))
+def write_here(definition, cfg, rows, n_new=NEW):
+    """Print tokens a second of greedy writing by a random model. definition: gpt or model.llama."""
     from model import fast
-    import gpt
     import numpy as np
-    cfg = gpt.PRESETS["gpt2"]
-    params = gpt.init(cfg, 0)
-    cache = fast.Cache(cfg, rows, PROMPT + NEW)
+    params = definition.init(cfg, 0)
+    cache = fast.Cache(cfg, rows, PROMPT + n_new)
     tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (rows, PROMPT))
     logits, times = fast.decode(params, cfg, tokens, cache, only_last=True), []
-    for _ in range(NEW - 1):
+    for _ in range(n_new - 1):
         t0 = time.perf_counter()
         logits = fast.decode(params, cfg, logits.argmax(-1)[:, None], cache, only_last=True)
         times.append(time.perf_counter() - t0)
     print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
 
 
-def decode_theirs(rows):
+def write_there(model, rows, n_new=NEW):
+    """The same by a model of transformers, without the overhead of its generate()."""
     import torch
-    import transformers
-    torch.set_num_threads(THREADS)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
     with torch.no_grad():
-        tokens = torch.randint(50257, (rows, PROMPT))
+        tokens = torch.randint(model.config.vocab_size, (rows, PROMPT))
         out, times = model(tokens, use_cache=True), []
-        for _ in range(NEW - 1):
+        for _ in range(n_new - 1):
             t0 = time.perf_counter()
             latest = out.logits[:, -1:].argmax(-1)
             out = model(latest, past_key_values=out.past_key_values, use_cache=True)
             times.append(time.perf_counter() - t0)
     print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
+
+
+def decode_ours(rows):
+    sys.path.insert(0, str(ROOT))
+    from model import cores     # noqa: F401  before numpy
+    import gpt
+    write_here(gpt, gpt.PRESETS["gpt2"], rows)
+
+
+def decode_theirs(rows):
+    import torch
+    import transformers
+    torch.set_num_threads(THREADS)
+    write_there(transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval(), rows)
 
 
 def decoding(rounds):

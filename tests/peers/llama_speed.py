@@ -15,10 +15,12 @@ import sys
 import time
 from dataclasses import replace
 
-from gpt_speed import HERE, ROOT, THREADS, bandwidth, middle, run
+from gpt_speed import (
+    HERE, PROMPT, ROOT, THREADS, bandwidth, middle, run, write_here, write_there,
+)
 
 BATCH, CONTEXT = 2, 512                                 # of training
-PROMPT, NEW = 64, 64                                    # tokens, of decode
+NEW = 64                                                # tokens that are written
 
 
 def shape(context):
@@ -80,34 +82,15 @@ def training(rounds, seconds):
 
 
 def decode_ours(rows):
-    """Median tokens a second of greedy writing here."""
+    """Print tokens a second of greedy writing here."""
     cfg = shape(PROMPT + NEW)
-    from model import fast, llama
-    import numpy as np
-    params = llama.init(cfg, 0)
-    cache = fast.Cache(cfg, rows)
-    tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (rows, PROMPT))
-    logits, times = fast.decode(params, cfg, tokens, cache, only_last=True), []
-    for _ in range(NEW - 1):
-        t0 = time.perf_counter()
-        logits = fast.decode(params, cfg, logits.argmax(-1)[:, None], cache, only_last=True)
-        times.append(time.perf_counter() - t0)
-    print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
+    from model import llama
+    write_here(llama, cfg, rows, NEW)
 
 
 def decode_theirs(rows):
-    """The same in PyTorch, without the overhead of generate()."""
-    import torch
-    model = torch_model(PROMPT + NEW).eval()
-    with torch.no_grad():
-        tokens = torch.randint(49152, (rows, PROMPT))
-        out, times = model(tokens, use_cache=True), []
-        for _ in range(NEW - 1):
-            t0 = time.perf_counter()
-            latest = out.logits[:, -1:].argmax(-1)
-            out = model(latest, past_key_values=out.past_key_values, use_cache=True)
-            times.append(time.perf_counter() - t0)
-    print(json.dumps({"tokens_per_s": rows / sorted(times)[len(times) // 2]}))
+    """The same in PyTorch."""
+    write_there(torch_model(PROMPT + NEW).eval(), rows, NEW)
 
 
 def decoding(rounds):
