@@ -1,0 +1,9 @@
+"""The talk: what it says about language models, one claim a file, as experiments.
+
+    experiment               what experiments have in common: training, asking, counting
+    results                  runs experiments side by side, and keeps what they found
+    plots                    drawings of it
+
+In the order of the talk:
+    spelling                 tokens hide the letters of a word
+"""
