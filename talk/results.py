@@ -38,7 +38,7 @@ from run import disk
 RUN = Path("out/demo")
 WORLD = ["tokenizer.json", "tokens/*.bin", "docs/*.jsonl.gz", "chat/train.jsonl", "tasks/*.jsonl",
          "pairs/*.jsonl"]               # what any experiment may read, beside its STAGES
-TOOLS = {"experiment", "results", "plots"}      # rooms of talk/ that are no experiments
+TOOLS = {"experiment", "results", "plots", "__main__"}      # rooms of talk/ that are no experiments
 
 
 class Job(NamedTuple):
