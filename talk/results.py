@@ -209,21 +209,28 @@ def spread(jobs):
 
 
 def show(name, results, runs):
-    """Print what an experiment found in all its runs, and draw it."""
+    """Print what an experiment said in all its runs, and draw what it found."""
     for result in results:
         print(result["said"], end="")
-    found = [result["found"] for result in results]
-    if len(found) > 1:
-        print(f"   mean and spread of {len(found)}:")
-        for label, value in found[0].items():
-            if not isinstance(value, list):
-                values = [numbers[label] for numbers in found]
-                print(f"   {np.mean(values):9.3f} +- {np.std(values, ddof=1):.3f}  {label}")
     print(f"   {sum(result['seconds'] for result in results):.0f} s on one core")
-    path = plots.save(module_of(name), found, runs)
+    path = plots.save(module_of(name), [result["found"] for result in results], runs)
     if path:
         print(f"   drawn in {path}")
     print(end="", flush=True)
+
+
+def summary(found):
+    """The lines of a table of all numbers, with mean and spread. found: {name: [numbers]}."""
+    lines = []
+    for name, of_name in found.items():
+        lines += ["", name]
+        for label, first in of_name[0].items():
+            if isinstance(first, list):         # a curve: its drawing shows it
+                continue
+            values = [numbers[label] for numbers in of_name]
+            apart = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            lines.append(f"   {np.mean(values):9.3f}{apart}  {label}")
+    return lines
 
 
 def jobs_of(chosen, runs, seeds):
@@ -259,21 +266,27 @@ def run_all(chosen, runs, seeds):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # so that the processes end as well
     jobs = jobs_of(chosen, runs, seeds)
     results = {job: kept(job) for job in jobs}
-    missing = [job for job in jobs if results[job] is None]
-    made, failed = spread(missing), []
+    made = spread([job for job in jobs if results[job] is None])
+    found, failed = {}, []
     for name in chosen:
         print(f"\n{textwrap.fill(f'{name}: {claim_of(name)}', 80)}\n", flush=True)
-        of_name = [job for job in jobs if job.name == name]
-        for job in of_name:
-            if results[job] is None:
-                results[job] = next(made)
-        errors = [results[job] for job in of_name if isinstance(results[job], Exception)]
-        for error in errors:
-            print(textwrap.fill(f"failed: {error}", 80, initial_indent="   "))
-        if errors:
+        of_name = []
+        for job in jobs:
+            if job.name == name:
+                of_name.append(results[job] or next(made))
+        try:
+            for result in of_name:
+                if isinstance(result, Exception):
+                    raise result
+            show(name, of_name, runs)
+            found[name] = [result["found"] for result in of_name]
+        except Exception as e:                  # also one of its plot()
+            print(textwrap.fill(f"failed: {e}", 77, initial_indent="   "), flush=True)
             failed.append(name)
-        else:
-            show(name, [results[job] for job in of_name], runs)
+    if len(jobs) > 1:
+        print("\n".join(summary(found)))
+    if not plots.matplotlib_here():
+        print(f"\nnothing is drawn without matplotlib; install it with: {plots.INSTALL}")
     if failed:
         raise ValueError(f"failed: {', '.join(failed)}; the results of the others are kept")
 
