@@ -53,7 +53,7 @@ def bars(axes, found, series, groups):
     """
     width = min(0.4, 0.8 / len(series))
     for i, (name, labels) in enumerate(series.items()):
-        fill, hatch = FILLS[i % len(FILLS)]
+        fill, hatch = FILLS[i % len(FILLS)] if len(series) > 1 else ("0.75", "")
         middle = i - (len(series) - 1) / 2
         places = np.arange(len(groups)) + middle * width
         heights = 100 * mean(found, labels)

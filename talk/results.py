@@ -28,7 +28,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import talk
 from talk import experiment, plots      # before numpy
 import numpy as np
 
@@ -56,7 +55,8 @@ class Job(NamedTuple):
 
 def names():
     """The experiments, in the order of the talk."""
-    listed = re.findall(r"^    (\w+)  +\S", talk.__doc__, re.M)
+    doc = importlib.import_module("talk").__doc__
+    listed = re.findall(r"^    (\w+)  +\S", doc, re.M)
     return [name for name in listed if name not in TOOLS]
 
 
@@ -78,10 +78,13 @@ def sources(module):
     """The sources of an experiment, of experiment.py, and of what it imports of web/ and talk/."""
     found = {experiment, module}
     for value in vars(module).values():
-        if isinstance(value, ModuleType) and value.__name__.startswith(("web.", "talk.")):
-            found.add(value)
-    found = {module.__name__: inspect.getsource(module) for module in found}
-    return [found[name] for name in sorted(found) if name not in ("talk.plots", "talk.results")]
+        name = getattr(value, "__module__", None)               # of a function
+        if isinstance(value, ModuleType):
+            name = value.__name__
+        if str(name).startswith(("web.", "talk.")) and name not in ("talk.plots", "talk.results"):
+            found.add(sys.modules.get(name, module))
+    texts = {each.__name__: inspect.getsource(each) for each in found}
+    return [texts[name] for name in sorted(texts)]
 
 
 def files(module, run):
@@ -174,6 +177,15 @@ def in_a_process(job):
         return ValueError(f"{job.name} of {job.run}: its process ended with {process.exitcode}")
 
 
+def slowest_first(jobs):
+    """The jobs in the order in which they begin; those that come AFTER others are the last."""
+    def order(job):
+        module = module_of(job.name)
+        return bool(getattr(module, "AFTER", ())), -module.SECONDS
+
+    return sorted(jobs, key=order)
+
+
 def spread(jobs):
     """Yields the result of each job, in their order; an error in the place of one that failed.
 
@@ -195,7 +207,7 @@ def spread(jobs):
 
     with concurrent.futures.ThreadPoolExecutor(len(free), initializer=pin) as pool:
         try:
-            for job in jobs:
+            for job in slowest_first(jobs):
                 futures[job] = pool.submit(one, job)
             for job in jobs:
                 yield futures[job].result()
@@ -266,29 +278,35 @@ def run_all(chosen, runs, seeds):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # so that the processes end as well
     jobs = jobs_of(chosen, runs, seeds)
     results = {job: kept(job) for job in jobs}
-    made = spread([job for job in jobs if results[job] is None])
+    missing = [job for job in jobs if results[job] is None]
     found, failed = {}, []
-    for name in chosen:
-        print(f"\n{textwrap.fill(f'{name}: {claim_of(name)}', 80)}\n", flush=True)
-        of_name = []
-        for job in jobs:
-            if job.name == name:
-                of_name.append(results[job] or next(made))
-        try:
-            for result in of_name:
-                if isinstance(result, Exception):
-                    raise result
-            show(name, of_name, runs)
-            found[name] = [result["found"] for result in of_name]
-        except Exception as e:                  # also one of its plot()
-            print(textwrap.fill(f"failed: {e}", 77, initial_indent="   "), flush=True)
-            failed.append(name)
+    with contextlib.closing(spread(missing)) as made:
+        for name in chosen:
+            print(f"\n{textwrap.fill(f'{name}: {claim_of(name)}', 80)}\n", flush=True)
+            of_name = []
+            for job in jobs:
+                if job.name == name:
+                    of_name.append(results[job] or next(made))
+            try:
+                show(name, checked_results(of_name), runs)
+                found[name] = [result["found"] for result in of_name]
+            except Exception as e:              # also one of its plot()
+                print(textwrap.fill(f"failed: {e}", 77, initial_indent="   "), flush=True)
+                failed.append(name)
     if len(jobs) > 1:
         print("\n".join(summary(found)))
     if not plots.matplotlib_here():
         print(f"\nnothing is drawn without matplotlib; install it with: {plots.INSTALL}")
     if failed:
         raise ValueError(f"failed: {', '.join(failed)}; the results of the others are kept")
+
+
+def checked_results(results):
+    """The results of an experiment; raises the error of one that failed."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
 
 
 def add_options(parser):

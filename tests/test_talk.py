@@ -144,7 +144,8 @@ def test_what_a_key_depends_on(tmp_path):
 def test_the_sources_of_an_experiment(tmp_path):
     """Its own, that of experiment.py, and the rooms of web/ and talk/ that it imports."""
     path = tmp_path / "wheels.py"
-    path.write_text("from web import toyworld\nfrom talk import plots, results, tools\n")
+    path.write_text("from web import toyworld\nfrom talk import plots, results\n"
+                    "from talk.tools import without_calls\n\ndef f():\n    'x'\n")
     spec = importlib.util.spec_from_file_location("talk.wheels", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -171,6 +172,13 @@ def test_each_job_has_a_core_of_its_own_and_its_place(tmp_path):
         assert found["seed"] == job.seed and json.loads(job.path.read_text()) == found
     lines = results.summary({"longer_replies": [found["found"] for found in every]})
     assert lines[:2] == ["", "longer_replies"] and "      30.000 +- 0.000  rl length" in lines
+
+
+def test_the_slowest_begin_and_what_needs_others_comes_last(tmp_path):
+    names = [job.name for job in results.slowest_first(results.jobs_of(NAMES, [tmp_path], 1))]
+    seconds = [results.module_of(name).SECONDS for name in names]
+    assert names[-1] == "ranking" and seconds[:-1] == sorted(seconds[:-1], reverse=True)
+    assert sorted(names) == sorted(NAMES)
 
 
 def test_one_that_fails_is_named_and_stops_no_other(tmp_path):
