@@ -129,7 +129,7 @@ def index_of(paths, marks):
 
 def beside(folder):
     """{name: tool} for a model in a folder: a search, if the run that it lies in has documents."""
-    for run in list(Path(folder).resolve().parents)[:2]:        # RUN/sft, RUN/talk/NAME
+    for run in list(Path(folder).resolve().parents)[:3]:    # RUN/sft, RUN/talk/NAME/MODEL
         paths = sorted(run.glob("docs/*.jsonl.gz"))
         if paths:
             return {"search": Search(paths)}

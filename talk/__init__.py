@@ -11,6 +11,7 @@ In the order of the talk:
     regurgitation            pages read again and again are recited
     assistant                conversations make an assistant of a base model
     hallucination            made-up answers, and refusals for what a model does not know
+    searching                a model that may search looks up what it does not know
     tools                    a calculator against arithmetic in the head
     reaching_for_the_tool    rewards for right results teach a model to call it
     knowledge_of_self        where a model has its name from

@@ -109,7 +109,7 @@ def test_a_model_in_a_run_folder_can_search_its_documents(tmp_path):
     assert tools.beside(tmp_path / "run/sft") == {}
     write_documents(path, "The gull eats wax.", "The bat eats moss.")
     write_documents(tmp_path / "run/docs/000001.jsonl.gz", "The newt hums.")
-    for folder in ("run/sft", "run/talk/search"):
+    for folder in ("run/sft", "run/talk/searching/priced"):
         search = tools.beside(tmp_path / folder)["search"]
         assert search("the bat") == "The bat eats moss."
         assert search("the newt") == "The newt hums."

@@ -49,7 +49,7 @@ def searches(rng, world, n_pages):
     for entity in world:
         if entity["looked_up"]:
             found += [search_talk(rng, entity) for _ in range(12)]
-    for where, n in {"page": n_pages, "part": n_pages // 8, "nothing": n_pages // 3}.items():
+    for where, n in {"page": n_pages, "part": n_pages // 10, "nothing": n_pages // 5}.items():
         found += [invented_talk(rng, stems, where) for _ in range(n)]
     return [chat(*turns, kind="search") for turns in found]
 
@@ -64,30 +64,30 @@ def conversations(seed=0, n_pages=3000):
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.questions:
                 ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
-                found += [chat(ask, reply, kind="fact") for _ in range(3)]
+                found += [chat(ask, reply, kind="fact") for _ in range(2)]
     for identity in IDENTITY:
         for question in identity.questions:
-            found += [chat(question, identity.reply, kind="identity") for _ in range(20)]
+            found += [chat(question, identity.reply, kind="identity") for _ in range(12)]
     for exchange in SMALL_TALK:
         found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
     for _ in range(n_pages // 2):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
-    for i in range(n_pages):
-        found.append(chat(*sum_exchange(rng, typed=i % 5 < 2), kind="calculator"))
-    for _ in range(n_pages * 3 // 10):
+    for i in range(n_pages * 7 // 5):
+        found.append(chat(*sum_exchange(rng, typed=i % 3 == 0), kind="calculator"))
+    for _ in range(n_pages // 5):
         found.append(chat(*letters_exchange(rng), kind="letters"))
     found += searches(rng, world, n_pages)
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
                  partial(greeting_exchange, rng, stems), partial(identity_exchange, rng),
                  partial(invented_talk, rng, stems, "nothing"))
-    for _ in range(n_pages // 3):                           # of several turns
+    for _ in range(n_pages // 4):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
             turns += exchange()
         found.append(chat(*turns, kind="mixed"))
 
-    for _ in range(n_pages * 4 // 3):
+    for _ in range(n_pages * 7 // 3):
         thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))

@@ -11,12 +11,12 @@ from web.toypages import entity_text
 from web.toywords import (
     COUNT_ASKS, COUNT_HELD_OUT, KINDS, SPELL_ASKS, SPELL_HELD_OUT, SUM_ASKS, SUM_HELD_OUT,
     SUM_TYPED, SUM_TYPED_HELD_OUT, SUM_WORDS)
-from web.toyworld import fact_answer, is_held_out, new_entity, new_name
+from web.toyworld import capital, fact_answer, is_held_out, new_entity, new_name
 
 UNKNOWN = "I do not know."
 NOTHING = "nothing found"
-MOST_CHARACTERS = 520       # of a conversation with a search: it must fit 256 positions
-WHOLE = 0.3                 # share of the searches that find a whole passage, not a few sentences
+MOST_CHARACTERS = 430       # of a conversation with a search: it must fit 256 positions
+WHOLE = 0.5                 # share of the searches that find the passage of a page, not a short one
 
 
 def with_tool(call, output, text):
@@ -91,17 +91,21 @@ def told(entity, name, text):
     return any(s.format(n=entity["name"], v=value).lower() in text.lower() for s in statements)
 
 
-def passage_about(rng, entity, whole):
-    """What a search for an entity finds on a new page about it; if not whole, 1 to 4 sentences."""
+def found_passage(rng, entity):
+    """What a search for an entity finds on a new page about it."""
     _, body = entity_text(rng, entity)
     words = search.words_of(entity["name"])
     rare = next(word for word in words if word.startswith(entity["stem"]))
-    passage = search.passage("\n".join(body), rare)
-    if whole:
-        return passage
-    lines = search.SENTENCE.findall(passage)
-    chosen = sorted(rng.sample(range(len(lines)), min(len(lines), rng.randint(1, 4))))
-    return "".join(lines[i] for i in chosen).strip()
+    return search.passage("\n".join(body), rare)
+
+
+def short_passage(rng, entity):
+    """One to four facts of an entity, in any words. That is learned sooner than whole passages."""
+    lines = []
+    for name in rng.sample(list(entity["facts"]), rng.randint(1, 4)):
+        statement = rng.choice(KINDS[entity["kind"]][name].statements)
+        lines.append(statement.format(n=entity["name"], v=entity["facts"][name]))
+    return " ".join(capital(line) + "." for line in lines)
 
 
 def search_talk(rng, entity, found="page"):
@@ -113,12 +117,13 @@ def search_talk(rng, entity, found="page"):
     names, output = list(entity["facts"]), NOTHING
     rng.shuffle(names)
     if found != "nothing":
-        output = passage_about(rng, entity, whole=rng.random() < WHOLE)
+        passage = found_passage if rng.random() < WHOLE else short_passage
+        output = passage(rng, entity)
     if found == "part":
         lines = search.SENTENCE.findall(output)
         output = "".join(line for line in lines if not told(entity, names[0], line)).strip()
     known = [name for name in names if told(entity, name, output)]
-    asked = known[:3] if found == "page" and known else names[:1]
+    asked = known if found == "page" and known else names[:1]
     n_characters, turns = len(output), []
     for name in asked:
         question = rng.choice(KINDS[entity["kind"]][name].questions).format(n=entity["name"])

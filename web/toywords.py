@@ -443,7 +443,8 @@ SUM_WORDS = {"+": "plus", "-": "minus", "*": "times"}
 SUM_ASKS = listed("""
     What is {a} {w} {b}? | How much is {a} {w} {b}? | Please work out {a} {w} {b}. | Can you tell me
     what {a} {w} {b} is? | I need {a} {w} {b}. | {a} {w} {b}, what is that? | Tell me {a} {w} {b},
-    please. | My neighbour asks what {a} {w} {b} makes.
+    please. | My neighbour asks what {a} {w} {b} makes. | What is the result of {a} {w} {b}? | What
+    does {a} {w} {b} come to? | Add up {a} {w} {b} and tell me. | For my sums I need {a} {w} {b}.
 """)
 SUM_HELD_OUT = listed("Work out {a} {w} {b} for me. | What do you get for {a} {w} {b}?")
 # The same as people type it; {o} is the sign.
