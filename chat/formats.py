@@ -258,6 +258,28 @@ class Template:
             disk.write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+class Calling(Template):
+    """The Template of one request that offers tools, or tells of earlier calls and their results.
+
+    tools   as OpenAI's API writes them, or None
+    beside  for each message what the template gets beside, or in place of, its role and text
+    """
+
+    def __init__(self, template, tools, beside):
+        vars(self).update(vars(template))
+        self.tools, self.beside = tools, beside
+
+    def prompt(self, messages, tools=None, options=None):
+        """Template.prompt. ValueError for tools or calls that no template has a place for."""
+        given = {"tools": self.tools, "tool_calls": any("tool_calls" in m for m in self.beside)}
+        for name, is_given in given.items():
+            if is_given and not any(name in text for text in self.templates.values()):
+                raise ValueError(f"{self.path}: the chat template has no place for {name}; leave "
+                                 "them out")
+        whole = [{**m, **more} for m, more in zip(messages, self.beside)]
+        return super().prompt(whole, self.tools, options)
+
+
 # ---------------------------------------------------------------------------------------- messages
 
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for the thoughts of a reply
@@ -292,20 +314,41 @@ def without_calls(message):
     return {"role": message["role"], "content": content}
 
 
+def with_texts(messages):
+    """Messages whose calls have their arguments as JSON texts, as OpenAI's API writes them."""
+    found = []
+    for m in messages:
+        calls = []
+        for call in m.get("tool_calls") or []:
+            function = call.get("function", {})
+            if isinstance(function.get("arguments"), dict):
+                arguments = json.dumps(function["arguments"], ensure_ascii=False)
+                call = {**call, "function": {**function, "arguments": arguments}}
+            calls.append(call)
+        found.append({**m, "tool_calls": calls} if calls else m)
+    return found
+
+
 def rendered(template, messages, variables):
     """The text of a template in Jinja; ValueError if it fails.
 
     DeepSeek V3's, written for transformers 4, asks whether the content of a call is null. In
     transformers 5 null is as good as nothing, and the template fails. So where it fails by a
-    missing value, the nulls are handed over.
+    missing value, the nulls are handed over. Nor does it know arguments of calls that are objects,
+    as Llama 3.1's demands them: where it fails by a type, they are handed over as texts.
     """
-    try:
-        return jinja.run_template(template, {**variables, "messages": prepared(messages)})
-    except jinja.Failed as e:
-        with_null = prepared(messages, kept=True)
-        if e.kind != "UndefinedError" or with_null == prepared(messages):
-            raise
-    return jinja.run_template(template, {**variables, "messages": with_null})
+    kept = False
+    while True:
+        given = prepared(messages, kept)
+        try:
+            return jinja.run_template(template, {**variables, "messages": given})
+        except jinja.Failed as e:
+            if e.kind == "UndefinedError" and given != prepared(messages, kept=True):
+                kept = True
+            elif e.kind == "TypeError" and messages != with_texts(messages):
+                messages = with_texts(messages)
+            else:
+                raise
 
 
 # ---------------------------------------------------------------------------- written out in Python

@@ -169,6 +169,25 @@ def test_null_is_kept_where_a_template_asks_for_it(monkeypatch):
         made("T").text([{"role": "user"}])
 
 
+def test_arguments_of_calls_are_texts_where_a_template_fails_on_objects(monkeypatch):
+    """DeepSeek V3's, which also asks for null; Llama 3.1's gets the object."""
+    def render(template, variables):
+        message = variables["messages"][-1]
+        if template == "DeepSeek" and "content" not in message:
+            raise jinja.Failed("UndefinedError", "fails")
+        arguments = message["tool_calls"][0]["function"]["arguments"]
+        if template == "DeepSeek" and not isinstance(arguments, str):
+            raise jinja.Failed("TypeError", "fails")
+        return repr(arguments)
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    call = {"function": {"name": "f", "arguments": {"x": "\u00e4"}}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert made("DeepSeek").text(messages) == repr('{"x": "\u00e4"}')
+    assert made("Llama").text(messages) == repr({"x": "\u00e4"})
+    assert call["function"]["arguments"] == {"x": "\u00e4"}
+
+
 def test_conversations_that_no_template_can_have(shown):
     for messages, said in (([], "without any message"), ("Hi", "expected a list of messages"),
                            (["Hi"], "expected a list of messages")):
