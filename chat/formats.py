@@ -178,6 +178,8 @@ class Template:
         prompt = self.text(messages[:-1])
         text = self.text(messages, add_generation_prompt=False)
         if not text.startswith(prompt):
+            text = thinking.behind_begin(prompt, text, thoughts_in(messages[-1]))
+        if text is None:
             raise ValueError(f"{self.path}: the chat template asks for a reply behind "
                              f"{prompt[-40:]!r}, and writes it behind another text, so this reply "
                              "cannot be learned; choose another with --chat-format")
@@ -285,6 +287,14 @@ class Calling(Template):
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for the thoughts of a reply
 
 
+def thoughts_in(message):
+    """The thoughts in a message of the assistant, by any name or in its text; "" if it has none."""
+    for name in REASONING:
+        if message.get(name) is not None:
+            return message[name]
+    return thinking.Thinking().put(message["content"], ended=True)[0]
+
+
 def prepared(messages, kept=False):
     """The messages as transformers 5 hands them to a template.
 
@@ -302,7 +312,7 @@ def prepared(messages, kept=False):
 
 
 def without_calls(message):
-    """A message as a template takes it: its role, and its text without calls of tools.
+    """A message as a template takes it: its role, its text without calls of tools, its thoughts.
 
     Unusable if it has nothing else.
     """
@@ -311,7 +321,8 @@ def without_calls(message):
         content = "".join(part["text"] for part in content if part["type"] == "text")
         if is_empty(content):
             raise Unusable("a reply that is nothing but calls of a tool")
-    return {"role": message["role"], "content": content}
+    thoughts = {name: message[name] for name in REASONING if message.get(name) is not None}
+    return {"role": message["role"], "content": content, **thoughts}
 
 
 def with_texts(messages):

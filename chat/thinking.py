@@ -95,6 +95,27 @@ class Thinking:
         return certain, behind
 
 
+def behind_begin(prompt, text, thoughts):
+    """The text of a conversation, as its last reply goes on from a prompt that ends with <think>.
+
+    The templates of R1 and QwQ begin the thoughts in the prompt, and write a reply without them:
+
+        prompt      ...<|Assistant|><think>\\n
+        text        ...<|Assistant|>Hello!
+        returned    ...<|Assistant|><think>\\nThe user greets me.\\n</think>\\n\\nHello!
+
+    So a model learns to go on from the prompt that it meets in a chat. Without thoughts it learns
+    to end them at once. None if the prompt does not end so, or the text does not begin like it.
+    """
+    before, begin, behind = prompt.rpartition(BEGIN)
+    if not begin or behind.strip() or not text.startswith(before):
+        return None
+    reply = text[len(before):].lstrip("\n")
+    if reply.startswith(BEGIN):                 # the template has kept the thoughts
+        return prompt + reply.removeprefix(BEGIN).lstrip("\n")
+    return f"{prompt}{thoughts}\n{END}\n\n{reply}"
+
+
 def call_of(value):
     """(name, arguments as JSON) of a call as models write it, or None for any other value."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

@@ -7,14 +7,17 @@ import shutil
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pytest
 import torch
 import transformers
 from transformers.utils.chat_template_utils import render_jinja_template
 
+import align
 import bpe
+import gpt
 import sample
-from chat import api, formats, jinja, terminal, thinking
+from chat import api, formats, generate, jinja, lessons, options, terminal, thinking
 from model import llama
 from conversations import TOOLS, conversation
 
@@ -325,3 +328,50 @@ def test_a_format_that_we_write_is_read_by_transformers(both, tmp_path):
         messages = conversation(rng, False)
         theirs = again.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert theirs == ids.encode(ours.text(messages), allowed_special="all")
+
+
+R1 = (                                  # as DeepSeek R1's, in short
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<\uff5cUser\uff5c>{{ m.content }}"
+    "{% else %}<\uff5cAssistant\uff5c>{{ m.content.split('</think>')[-1] }}"
+    "<\uff5cend\u2581of\u2581sentence\uff5c>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<\uff5cAssistant\uff5c><think>\n{% endif %}"
+)
+
+
+def test_all_stages_read_the_prompt_of_a_chat(tmp_path):
+    """DeepSeek's tokenizer, and a template that begins the thoughts in the prompt."""
+    folder = DATA / "tokenizers" / "deepseek_v3"
+    if not folder.exists():
+        pytest.skip("no deepseek_v3: set LONGHAND_DATA to a folder that has it")
+    cfg = llama.Config(128896, 64, 8, 1, 1, 1, 8, 8)
+    gpt.save(tmp_path / "sft", llama.init(cfg, 0), cfg)
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path / "sft")
+    (tmp_path / "sft/chat_template.jinja").write_text(R1, encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "sft")
+    asked = {"role": "user", "content": "Who are you?"}
+    prompt = theirs.apply_chat_template([asked], add_generation_prompt=True, return_dict=False)
+    assert theirs.decode(prompt).endswith("<think>\n")
+
+    model = _, _, tokenizer = formats.open_model(tmp_path / "sft")
+    batch = generate.Batch(*model, 1)
+    talk = terminal.Conversation(batch, terminal.parse_args(["chat"]), formats.of(tokenizer))
+    assert talk.prompt_of(asked) == prompt
+
+    good = {"role": "assistant", "content": "<think>\nSo.\n</think>\n\nI."}
+    bad = {"role": "assistant", "content": "He."}
+    row = {"chosen": [asked, good], "rejected": [asked, bad]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    found = lessons.conversations([tmp_path / "pairs.jsonl"], tokenizer, 64)
+    ((better, worse),) = lessons.pairs([tmp_path / "pairs.jsonl"], tokenizer, 64)
+    texts = ["So.\n</think>\n\nI.", "So.\n</think>\n\nI.", "\n</think>\n\nHe."]
+    for (ids, mask), text in zip([*found, better, worse], texts):
+        n = mask.index(1)
+        assert ids[:n] == prompt and all(mask[n:])
+        assert theirs.decode(ids[n:]) == text + theirs.eos_token
+
+    recipe = options.changed(options.RL, {**options.recipe_settings("rl"), "prompts": 1,
+                                          "group": 2, "max_tokens": 3}, ("replay", "leash"))
+    task = {"question": asked["content"], "answer": "I"}
+    rollout = align.roll_out(model, [task], recipe, np.random.default_rng(0))
+    assert [reply.prompt for reply in rollout.replies] == [prompt] * 2
