@@ -51,11 +51,16 @@ def health(handler, _):
 
 
 def models(handler, _):
-    """GET /v1/models, and GET /v1/models/NAME."""
-    cards = {}
+    """GET /v1/models, and GET /v1/models/NAME.
+
+    max_model_len, vLLM's name, is the context that a model is served with, once it is loaded.
+    """
+    cards, writers = {}, handler.server.models.writers
     for name, folder in handler.server.models.folders.items():
         made = max((time_ns for *_, time_ns in signature(folder)), default=0) // 10**9
         cards[name] = {"id": name, "object": "model", "created": made, "owned_by": "longhand"}
+        if name in writers:
+            cards[name]["max_model_len"] = writers[name].cfg.n_positions
     asked = urllib.parse.unquote(handler.path.removeprefix("/v1/models").removeprefix("/"))
     if not asked:
         return Answer({"object": "list", "data": list(cards.values())})

@@ -1097,6 +1097,10 @@ FAULTS = [
           "tests/test_generate.py::test_what_rows_beside_it_have_read_is_not_read_again"),
 
     # ------------------------------------- chat/batching.py, writer_process.py, served.py: writers
+    Fault("a-context-that-is-cut-in-silence", "chat/served.py",
+          "batching.fitted(sample.load_model(folder, dtype=dtype), folder)",
+          "batching.fitted(sample.load_model(folder, dtype=dtype))",
+          "tests/test_terminal.py::test_a_shortened_context_is_told"),
     Fault("events-of-the-step-before-come-again", "chat/batching.py",
           "        self.deliver(self, self.events)\n        self.events = []\n",
           "        self.deliver(self, self.events)\n",

@@ -107,6 +107,12 @@ def test_tokens_of_a_conversation_with_a_call(server):
     post(server, CHAT, {"messages": [{"role": "user", "content": call}]}, 400)
 
 
+def test_the_context_of_a_model_that_is_loaded(server):
+    post(server, CHAT, ASK)
+    card = json.loads(send(server, "GET", "/v1/models/sft")[2])
+    assert card["max_model_len"] == CFG.n_positions and card["id"] == "sft"
+
+
 def test_completions(server):
     """Of texts and of tokens, several at once, with echo; the base model's by default."""
     lamp, goat = TOK.encode_ordinary("the lamp"), TOK.encode_ordinary("goat")

@@ -331,7 +331,8 @@ def test_a_format_that_we_write_is_read_by_transformers(both, tmp_path):
 
 
 R1 = (                                  # as DeepSeek R1's, in short
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<\uff5cUser\uff5c>{{ m.content }}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'user' %}<\uff5cUser\uff5c>{{ m.content }}"
     "{% else %}<\uff5cAssistant\uff5c>{{ m.content.split('</think>')[-1] }}"
     "<\uff5cend\u2581of\u2581sentence\uff5c>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<\uff5cAssistant\uff5c><think>\n{% endif %}"
