@@ -124,8 +124,10 @@ class Template:
         if not messages:
             raise ValueError("a conversation without any message")
         if not self.templates:
-            raise ValueError(f"{self.path}: has no chat template, so this is no assistant; a base "
-                             "model goes on from a text: python sample.py TEXT --model FOLDER")
+            raise ValueError(f"{self.path}: has no chat template, so this is no assistant. A base "
+                             f"model goes on from a text: python sample.py TEXT --model "
+                             f"{self.folder}; it becomes an assistant by: python align.py sft "
+                             f"--chat-format {', '.join(WRITTEN_OUT)} or a folder with a template")
         name = "default" if tools is None or "tool_use" not in self.templates else "tool_use"
         if name not in self.templates:
             raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "

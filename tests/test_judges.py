@@ -10,8 +10,7 @@ import pytest
 import align
 import gpt
 from chat import judges
-from model import cores, llama
-from model import parallel
+from model import cores, families, llama, lora, parallel
 from conftest import check_grad
 from test_llama import random_params
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
@@ -99,6 +98,28 @@ def test_a_judge_of_the_other_family(name, tmp_path):
     check_grad(lambda: float(np.sum(judges.raw_rewards(double, cfg, rows) ** 2)),
                {key: (double[key], grads.sum[key]) for key in double if key != "lm_head.weight"},
                n=2)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Qwen 3"])
+def test_an_adapter_is_merged_into_a_judge(name, tmp_path):
+    """The head learns beside the adapter, and nothing else does."""
+    cfg = dataclasses.replace(lora.EXAMPLES[name], vocab_size=TOK.n_vocab)
+    params = families.of(cfg).init(cfg, 0)
+    gpt.save(tmp_path, params, cfg)
+    TOK.save(tmp_path / "tokenizer.json")
+    params |= lora.init(params, cfg, 2, 4.0, 0)
+    for key in params:
+        if key.endswith("lora_B"):
+            params[key] += 0.1
+    params["score.weight"] = np.linspace(-1, 1, 8, dtype=np.float32)
+    learned = {key for key in params if ".lora_" in key} | {"score.weight"}
+    assert lora.learned(params).keys() == learned
+    judges.save(tmp_path, params, cfg, 0.5)
+    found = judges.load(tmp_path).params
+    whole = lora.in_memory(params)
+    assert found.keys() == whole.keys()
+    for key, p in whole.items():
+        np.testing.assert_array_equal(found[key], p)
 
 
 def test_its_files(tmp_path):
