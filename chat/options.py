@@ -191,6 +191,9 @@ def parse_args(argv, rewards):
                            help="of all that is drawn (default: %(default)s)")
         if name in RECIPES:
             add_stage(p, name, rewards)
+        else:
+            p.add_argument("--chat-format", metavar="FORMAT", help="how a model without a chat "
+                           "template is asked: chatml, llama3, or a folder with a template")
     args = parser.parse_args(argv)
     check_args(args)
     return args

@@ -42,9 +42,9 @@ COMMANDS = {
     "align.py dpo": f"{TRAINING} --held-out --leash --leash-to {ADAPTER}",
     "align.py dpo --lora-rank 8": f"{TRAINING} --held-out --leash --leash-to --lora-rank "
                                   "--lora-alpha --dtype",
-    "align.py eval": "--run --samples",
-    "align.py eval --samples 2": "--run --samples --seed",
-    "align.py arena": "--run --seed",
+    "align.py eval": "--run --samples --chat-format",
+    "align.py eval --samples 2": "--run --samples --seed --chat-format",
+    "align.py arena": "--run --seed --chat-format",
     "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern",
     "bpe.py encode": "--run --input --workers --shard-tokens --val-percent --vocab",
     "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab",

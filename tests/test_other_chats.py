@@ -168,6 +168,22 @@ def test_a_base_model_becomes_an_assistant(run, capsys):
     learn(run, "rl", "--leash", "0.1", "--leash-to", "base", "--out", "rl2")    # its weights alone
 
 
+def test_a_base_model_is_asked_in_a_format_that_is_named(run, capsys):
+    """eval, with samples too, and arena; without the option, one line names folder and option."""
+    for name in ("facts", "identity", "calculator", "wheel"):
+        put(run / "tasks" / f"{name}_test.jsonl", [{"question": "1+1?", "answer": "2"}])
+    shutil.copytree(run / "base", run / "sft")
+    formats.load(run / "base", OTHER, "llama3").write(run / "sft")
+    for command in (["eval"], ["eval", "--samples", "2"], ["arena"]):
+        args = [*command, "--run", str(run)]
+        with pytest.raises(ValueError, match=f"^{run}/base: has no chat template, .*--chat-format"):
+            align.main(args)
+        align.main([*args, "--chat-format", "chatml"])
+        assert "base" in capsys.readouterr().out
+    asked = [arena.opened(run / name, "chatml")[2].chats for name in ("base", "sft")]
+    assert asked[0].templates != asked[1].templates     # that of sft/ stays its own
+
+
 def test_a_folder_with_a_template_needs_no_option(run):
     folder_of(run / "base", OTHER, chat_template=SMOLLM, eos_token="<|im_end|>")
     learn(run, "sft", "--batch", "2")
