@@ -38,7 +38,8 @@ COMMANDS = {
     "align.py rl": f"{REINFORCING} {ADAPTER}",
     "align.py rl --leash 1": f"{REINFORCING} --leash-to {ADAPTER}",
     "align.py rl --lora-rank 8": f"{REINFORCING} --lora-rank --lora-alpha --dtype",
-    "align.py reward": f"{TRAINING} --held-out",
+    "align.py reward": f"{TRAINING} --held-out {ADAPTER}",
+    "align.py reward --lora-rank 8": f"{TRAINING} --held-out --lora-rank --lora-alpha --dtype",
     "align.py dpo": f"{TRAINING} --held-out --leash --leash-to {ADAPTER}",
     "align.py dpo --lora-rank 8": f"{TRAINING} --held-out --leash --leash-to --lora-rank "
                                   "--lora-alpha --dtype",
