@@ -14,6 +14,7 @@ Source: OpenAI's API reference.
 
 import codecs
 import functools
+import json
 import queue
 import time
 import urllib.parse
@@ -22,9 +23,9 @@ import uuid
 from model import fast                  # before numpy
 import numpy as np
 import sample
-from chat import fields, generate
+from chat import fields, formats, generate, thinking
 from chat.batching import Grown
-from chat.fields import field
+from chat.fields import field, shown
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES, signature
 from chat.stream import gathered
@@ -50,11 +51,16 @@ def health(handler, _):
 
 
 def models(handler, _):
-    """GET /v1/models, and GET /v1/models/NAME."""
-    cards = {}
+    """GET /v1/models, and GET /v1/models/NAME.
+
+    max_model_len, vLLM's name, is the context that a model is served with, once it is loaded.
+    """
+    cards, writers = {}, handler.server.models.writers
     for name, folder in handler.server.models.folders.items():
         made = max((time_ns for *_, time_ns in signature(folder)), default=0) // 10**9
         cards[name] = {"id": name, "object": "model", "created": made, "owned_by": "longhand"}
+        if name in writers:
+            cards[name]["max_model_len"] = writers[name].cfg.n_positions
     asked = urllib.parse.unquote(handler.path.removeprefix("/v1/models").removeprefix("/"))
     if not asked:
         return Answer({"object": "list", "data": list(cards.values())})
@@ -106,6 +112,62 @@ def finite(logp):
     return logp if logp is None else max(logp, -9999.0)
 
 
+# ---------------------------------------------------------------------------------- calls of tools
+
+def tools_of(body):
+    """[tool] that a model may call, as OpenAI's API writes them; [] with tool_choice none."""
+    tools = field(body, "tools", [], list)
+    for i, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            expected = '{"type": "function", "function": {"name", ...}}'
+            raise Refused(400, f"tools[{i}] is {shown(tool)}, expected {expected}", "tools")
+    return [] if body.get("tool_choice") == "none" else tools
+
+
+def earlier_call(call, i):
+    """A call in message i as templates expect it: its arguments are an object and no text."""
+    function = call.get("function") if isinstance(call, dict) else None
+    try:
+        arguments = function["arguments"]
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        fine = isinstance(function["name"], str) and isinstance(arguments, dict)
+    except (TypeError, KeyError, ValueError, RecursionError):
+        fine = False
+    if not fine:
+        expected = '{"function": {"name", "arguments": the JSON of an object}}'
+        message = f"messages[{i}]: the call {shown(call)}, expected {expected}"
+        raise Refused(400, message, "messages")
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def with_tools(body, format, cfg):
+    """(body, format, names) of a chat request, where a template reads tools and earlier calls.
+
+    fields.prompt_of reads what any message has, its role and its text, from a body without calls;
+    the format hands the template the rest. names: of the tools that the model may call.
+    """
+    tools, messages, beside = tools_of(body), [], []
+    for i, m in enumerate(field(body, "messages", [], list)):
+        messages.append(m)
+        beside.append({})
+        if not isinstance(m, dict):
+            continue
+        calls = field(m, "tool_calls", [], list)
+        if calls and m.get("role") == "assistant":
+            beside[i]["tool_calls"] = [earlier_call(call, i) for call in calls]
+            messages[i] = {**m, "tool_calls": None}
+        if m.get("role") == "tool":
+            kept = ("role", "name", "tool_call_id")
+            beside[i] = {key: m[key] for key in kept if isinstance(m.get(key), str)}
+            messages[i] = {**m, "role": "user"}
+    fields.refuse_long(len(json.dumps([tools, beside])), cfg, format.tokenizer, "tools")
+    format = formats.Calling(format, tools or None, beside)
+    names = [tool["function"]["name"] for tool in tools]
+    return {**body, "messages": messages}, format, names
+
+
 # ---------------------------------------------------------------------------------------- replies
 
 class Request:
@@ -121,7 +183,7 @@ class Request:
         self.handler = handler
         self.name, self.writer = handler.model_of(body, self.preferred)
         self.cfg, self.tokenizer = self.writer.cfg, self.writer.tokenizer
-        fields.refuse_without_effect(body)
+        self.refuse_without_effect(body)
         self.job = self.read(body)
         self.job.client = handler.client
         self.texts = [Grown() for _ in self.job.prompts]
@@ -134,6 +196,10 @@ class Request:
             "model": self.name,
             "system_fingerprint": self.name,
         }
+
+    def refuse_without_effect(self, body):
+        """Refused for a field that would change the answer and has no effect here."""
+        fields.refuse_without_effect(body)
 
     def __call__(self):
         """Let it be written. Returns the Answer, or None if it was sent as a stream."""
@@ -224,11 +290,21 @@ class Chat(Request):
     Thoughts of a model with a chat template come as reasoning_content, vLLM's and DeepSeek's name,
     and are no part of the content.
 
+    A model with a chat template may be offered tools. Its calls of them come as tool_calls.
+
     thinking    for each row what tells thoughts from the answer, or None
+    calling     for each row what tells calls of tools from the answer, or None without tools
+    n_calls     for each row how many calls it has made
     """
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
     preferred = ASSISTANTS + BASES
+
+    def refuse_without_effect(self, body):
+        """As for any request. The models made here have a tool of their own, and take no others."""
+        if isinstance(self.writer.format, formats.Template):
+            body = {name: value for name, value in body.items() if name != "tools"}
+        fields.refuse_without_effect(body)
 
     def read(self, body):
         """The Job."""
@@ -238,7 +314,9 @@ class Chat(Request):
         top = field(body, "top_logprobs", 0, int, 0, 20)
         if top and not logprobs:
             raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs")
-        format = self.writer.format
+        format, names = self.writer.format, []
+        if isinstance(format, formats.Template):
+            body, format, names = with_tools(body, format, self.cfg)
         prompt = fields.prompt_of(body, self.cfg, format)
         room = fields.room_for(prompt, self.cfg, "messages")
         most = min(room, fields.length_of(body, 1) or fields.MANY)
@@ -246,16 +324,41 @@ class Chat(Request):
         job = fields.job_of(body, self.tokenizer, [prompt], most, alternatives, format.ends)
         job.calls = field(body, "show_calls", False, bool)
         self.thinking = [format.thinking(prompt) for _ in job.prompts]
+        self.calling = [thinking.Calls(names) if names else None for _ in job.prompts]
+        self.n_calls = [0] * len(job.prompts)
         return job
 
     def told(self, i, grown, ended):
-        """(thoughts, answer, parts of the answer) of what reply i has grown by."""
-        told = self.thinking[i]
-        if not told:
-            return "", grown.text, gathered(grown.parts)
-        thoughts, text = told.put(grown.text, ended)
-        is_wanted = self.job.calls and text
-        return thoughts, text, [{"index": 0, "type": "text", "text": text}] if is_wanted else []
+        """{field of a message: value} of what reply i has grown by; fields with nothing are absent.
+        """
+        if not self.thinking[i]:
+            found = {"content": grown.text, "parts": gathered(grown.parts)}
+        else:
+            thoughts, text = self.thinking[i].put(grown.text, ended)
+            found = {"reasoning_content": thoughts, "content": text}
+            if self.calling[i]:
+                found["content"], calls = self.calling[i].put(text, ended)
+                found["tool_calls"] = self.numbered(i, calls)
+            if self.job.calls and found["content"]:
+                found["parts"] = [{"index": 0, "type": "text", "text": found["content"]}]
+        return {name: value for name, value in found.items() if value}
+
+    def numbered(self, i, calls):
+        """Calls of reply i, [(name, arguments)], as the parts of a stream have them."""
+        found = []
+        for name, arguments in calls:
+            function = {"name": name, "arguments": arguments}
+            found.append({"index": self.n_calls[i], "id": f"call_{uuid.uuid4().hex[:24]}",
+                          "type": "function", "function": function})
+            self.n_calls[i] += 1
+        return found
+
+    def about(self, i, grown, **said):
+        """As for any request. A reply that ends with calls of tools ends for their sake."""
+        choice = super().about(i, grown, **said)
+        if choice["finish_reason"] == "stop" and self.n_calls[i]:
+            choice["finish_reason"] = "tool_calls"
+        return choice
 
     def logprobs_of(self, _, entries):
         """logprobs of a choice.
@@ -277,14 +380,16 @@ class Chat(Request):
         return {"content": content, "refusal": None} if content else None
 
     def choice(self, i, grown):
-        """Reply i, whole."""
-        thoughts, text, parts = self.told(i, grown, True)
-        message = {"role": "assistant", "content": text, "refusal": None}
-        if thoughts:
-            message["reasoning_content"] = thoughts
+        """Reply i, whole. Its content is null where it is nothing but calls."""
+        message = {"role": "assistant", "content": "", "refusal": None}
         if self.job.calls:
-            message["parts"] = parts
-        return self.about(i, grown, message=message)
+            message["parts"] = []
+        told = self.told(i, grown, True)
+        if "tool_calls" in told:
+            message["content"] = None
+            for call in told["tool_calls"]:
+                del call["index"]           # which only streams have
+        return self.about(i, grown, message=message | told)
 
     def first(self):
         """The beginning of each reply in a stream."""
@@ -293,14 +398,9 @@ class Chat(Request):
 
     def chunk(self, i, grown):
         """What reply i has grown by, for a stream."""
-        delta = {}
-        thoughts, text, parts = self.told(i, grown, grown.finish is not None)
-        if thoughts:
-            delta["reasoning_content"] = thoughts
-        if text or grown.entries:
-            delta["content"] = text
-        if parts:
-            delta["parts"] = parts
+        delta = self.told(i, grown, grown.finish is not None)
+        if grown.entries:
+            delta.setdefault("content", "")
         return self.about(i, grown, delta=delta)
 
 

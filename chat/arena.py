@@ -22,7 +22,6 @@ from typing import NamedTuple
 from model import fast                  # before numpy
 import numpy as np
 
-import sample
 from chat import formats, generate, grading, judges, lessons, models, tuning
 from model.evaluate import ending_rows
 from model.folders import is_finished
@@ -159,7 +158,23 @@ def table(rated):
     return "\n".join(lines)
 
 
-def fighters(run, folders):
+def opened(folder, chat_format=None):
+    """formats.open_model, for a model that is to answer questions.
+
+    chat_format: how a model is asked that has no format of its own. ValueError if it has none.
+    """
+    model = _, _, tokenizer = formats.open_model(folder)
+    if tokenizer.chats.is_known:
+        return model
+    if not chat_format:
+        raise ValueError(f"{folder}: has no chat template, so nothing says how it is asked; give "
+                         f"one: --chat-format {', '.join(formats.WRITTEN_OUT)} or a folder with a "
+                         "template")
+    tokenizer.chats = formats.load(folder, tokenizer, chat_format)
+    return model
+
+
+def fighters(run, folders, chat_format=None):
     """{folder: its model} of a fight, by default of all models of the run."""
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; make the demo's with: make")
@@ -176,16 +191,16 @@ def fighters(run, folders):
         found = ", ".join(map(str, folders)) or "none"
         raise ValueError(f"{run}: an arena needs two models at least, found {len(folders)} "
                          f"({found}); make the demo's with: make")
-    return {folder: formats.open_model(folder) for folder in folders}
+    return {folder: opened(folder, chat_format) for folder in folders}
 
 
-def fight(run, folders=(), seed=0, n=300):
+def fight(run, folders=(), seed=0, n=300, chat_format=None):
     """[Rated] of models, by default all of the run, on n questions held out from all training.
 
     Each answers the same questions once at temperature 1. A right answer beats a wrong one, and a
     wrong one beats one that never ends.
     """
-    loaded = fighters(run, folders)
+    loaded = fighters(run, folders, chat_format)
     tasks = []
     for name in ("facts", "calculator", "wheel", "identity"):
         tasks += lessons.tasks(run / "tasks" / f"{name}_test.jsonl", loaded.values())
@@ -305,12 +320,12 @@ def percent(right, n):
     return f"{share} ({100 * low:.0f}-{100 * high:.0f})"
 
 
-def print_evaluation(run, stages):
+def print_evaluation(run, stages, chat_format=None):
     """Print the percentages of right answers of some models of a run, side by side."""
     results = []
     for stage in stages:
         print(f"{stage} answers the held-out questions", file=sys.stderr)
-        results.append(evaluate(*formats.open_model(run / stage), run))
+        results.append(evaluate(*opened(run / stage, chat_format), run))
 
     def print_row(what, cells):
         print(f"{what:38}" + "".join(f"{cell:>14}" for cell in cells))
@@ -325,15 +340,18 @@ def print_evaluation(run, stages):
           "In brackets: where the true share lies, 19 times of 20.")
 
 
-def print_run(run, samples=None, seed=0):
-    """Print what the models of a run know, and with samples what so many tries a problem bring."""
+def print_run(run, samples=None, seed=0, chat_format=None):
+    """Print what the models of a run know, and with samples what so many tries a problem bring.
+
+    chat_format: as for opened.
+    """
     stages = [stage for stage in ("base", "sft", "rl") if is_finished(run / stage)]
     if not stages:
         tuning.load_stage(run, "base")       # which says what is missing
-    print_evaluation(run, stages)
+    print_evaluation(run, stages, chat_format)
     if samples:
         judge = judges.load(run / "reward") if is_finished(run / "reward") else None
-        print_tries(run, stages, samples, judge, seed)
+        print_tries(run, stages, samples, judge, seed, chat_format)
 
 
 # ------------------------------------------------------------------------- many tries a question
@@ -395,9 +413,9 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
     return float(np.mean(right)) if right else float("nan")
 
 
-def print_tries(run, stages, n, judge=None, seed=0):
+def print_tries(run, stages, n, judge=None, seed=0, chat_format=None):
     """Print what n tries at each problem of the wheel come to, and what each model finds likely."""
-    loaded = {stage: sample.load_model(run / stage) for stage in stages}
+    loaded = {stage: opened(run / stage, chat_format) for stage in stages}
     games = lessons.tasks(run / "tasks" / "wheel_test.jsonl", loaded.values())
     facts = lessons.tasks(run / "tasks" / "facts_test.jsonl", loaded.values())
     facts = [task for task in facts if task.get("exposure", 0) >= 10 and "options" in task]

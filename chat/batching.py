@@ -101,14 +101,19 @@ def bytes_a_position(cfg):
     return 2 * cfg.n_layer * n_heads * head_size * 4
 
 
-def fitted(model):
+def fitted(model, folder=None):
     """A model (params, cfg, tokenizer) with as long a context as the server has memory for.
 
     Models of today read 100,000 tokens and more, whose keys and values take gigabytes a row.
+    folder: the model's. If it is given, a line says how much of the context is left out.
     """
     params, cfg, tokenizer = model
     room = CACHE // (FEWEST * bytes_a_position(cfg))
     n_positions = min(cfg.n_positions, max(room, LEAST_CONTEXT))
+    if folder and n_positions < cfg.n_positions:
+        size = FEWEST * n_positions * bytes_a_position(cfg) / 2**30
+        print(f"[{folder}: reads up to {n_positions:,} of the {cfg.n_positions:,} tokens that the "
+              f"model could: {FEWEST} such texts take {size:.1f} GiB of memory]", file=sys.stderr)
     return params, replace(cfg, n_positions=n_positions), tokenizer
 
 

@@ -205,6 +205,8 @@ def show(where, messages):
     print(where)
     for m in messages:
         content = "".join(SHOWN[part["type"]].format(part["text"]) for part in parts_of(m))
+        if m.get("reasoning_content"):
+            print(f"  {'thinks':10} {m['reasoning_content']}")
         print(f"  {m['role']:10} {content}" + "  (not learned)" * (not m.get("weight", 1)))
 
 

@@ -52,7 +52,7 @@ AFTER = {"sft": after_sft, "rl": after_rl, "reward": after_pairs, "dpo": after_p
 def run_arena(args):
     """Rate models by battles."""
     folders = [name if name.is_dir() else args.run / name for name in args.models]
-    rated = arena.fight(args.run, folders, args.seed)
+    rated = arena.fight(args.run, folders, args.seed, chat_format=args.chat_format)
     print(arena.table(rated))
     print("The mean of a fight is 1000, so ratings compare within one fight only.")
     if not args.models:                     # for the page
@@ -66,7 +66,7 @@ def run(args, stages):
     recipe = options.recipe_of(args) if args.command in stages else None
     print(options.COMMANDS[args.command], file=sys.stderr)      # says how long the demo takes
     if args.command == "eval":
-        arena.print_run(args.run, args.samples, args.seed)
+        arena.print_run(args.run, args.samples, args.seed, args.chat_format)
     elif args.command == "arena":
         run_arena(args)
     else:

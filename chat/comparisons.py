@@ -220,6 +220,8 @@ def from_pair(row, notes):
         if not side or side[-1]["role"] != "assistant":
             raise Unusable("pair that does not end with a reply")
     replies = [chosen[-1]["content"], rejected[-1]["content"]]
+    if "reasoning_content" in chosen[-1] or "reasoning_content" in rejected[-1]:
+        notes["reasoning beside a reply of a pair, which is left out"] += 1
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("pair that differs before its last reply")
     if replies[0] == replies[1]:

@@ -9,7 +9,8 @@
 
 All become [{"role", "content"}, ...] as chat/template.py has them. Nothing is dropped unseen that
 the chat format has no place for: a row with an image or with other tools is refused, the name of a
-speaker and reasoning are noted.
+speaker is noted. Reasoning beside a reply is kept as "reasoning_content"; chat/lessons.py notes
+where the format of a model has no place for it.
 
 Sources: the data sets' cards; openai/grade-school-math (the calculator's annotations).
 """
@@ -128,11 +129,17 @@ def read_fields(m, role, notes):
     weight = int(min(weights, default=1))
     if weights and weight and role == "user":
         notes["message of the user that is to be learned, which it is not"] += 1
-    if any(m.get(key) for key in REASONING):
-        notes["reasoning beside a reply, which is left out"] += 1
+    if any(m.get(key) for key in REASONING) and not thoughts_of(m, role):
+        notes["reasoning that is no text, or not the assistant's, which is left out"] += 1
     if m.get("name") and role in template.ROLES:
         notes["name of a speaker, which is left out"] += 1
     return weight if role == "assistant" else 1
+
+
+def thoughts_of(m, role):
+    """The reasoning beside a reply, by whatever name, as a text; "" if there is none."""
+    texts = [m[key] for key in REASONING if isinstance(m.get(key), str) and m[key].strip()]
+    return texts[0] if texts and role == "assistant" else ""
 
 
 def calls_of(m, role):
@@ -249,6 +256,9 @@ def from_messages(messages, notes):
             out[-1]["content"] += groups_of(content, called, calls)
         if weight != 1:
             out[-1]["weight"] = weight
+        thoughts = [out[-1].get("reasoning_content"), thoughts_of(m, role)]
+        if any(thoughts):
+            out[-1]["reasoning_content"] = "\n\n".join(filter(None, thoughts))
     for m in out:
         if isinstance(m["content"], list):
             m["content"] = list(itertools.chain.from_iterable(m["content"]))

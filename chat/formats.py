@@ -124,8 +124,10 @@ class Template:
         if not messages:
             raise ValueError("a conversation without any message")
         if not self.templates:
-            raise ValueError(f"{self.path}: has no chat template, so this is no assistant; a base "
-                             "model goes on from a text: python sample.py TEXT --model FOLDER")
+            raise ValueError(f"{self.path}: has no chat template, so this is no assistant. A base "
+                             f"model goes on from a text: python sample.py TEXT --model "
+                             f"{self.folder}; it becomes an assistant by: python align.py sft "
+                             f"--chat-format {', '.join(WRITTEN_OUT)} or a folder with a template")
         name = "default" if tools is None or "tool_use" not in self.templates else "tool_use"
         if name not in self.templates:
             raise ValueError(f"{self.path}: has the chat templates {', '.join(self.templates)}, "
@@ -178,6 +180,8 @@ class Template:
         prompt = self.text(messages[:-1])
         text = self.text(messages, add_generation_prompt=False)
         if not text.startswith(prompt):
+            text = thinking.behind_begin(prompt, text, thoughts_in(messages[-1]))
+        if text is None:
             raise ValueError(f"{self.path}: the chat template asks for a reply behind "
                              f"{prompt[-40:]!r}, and writes it behind another text, so this reply "
                              "cannot be learned; choose another with --chat-format")
@@ -258,9 +262,39 @@ class Template:
             disk.write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+class Calling(Template):
+    """The Template of one request that offers tools, or tells of earlier calls and their results.
+
+    tools   as OpenAI's API writes them, or None
+    beside  for each message what the template gets beside, or in place of, its role and text
+    """
+
+    def __init__(self, template, tools, beside):
+        vars(self).update(vars(template))
+        self.tools, self.beside = tools, beside
+
+    def prompt(self, messages, tools=None, options=None):
+        """Template.prompt. ValueError for tools or calls that no template has a place for."""
+        given = {"tools": self.tools, "tool_calls": any("tool_calls" in m for m in self.beside)}
+        for name, is_given in given.items():
+            if is_given and not any(name in text for text in self.templates.values()):
+                raise ValueError(f"{self.path}: the chat template has no place for {name}; leave "
+                                 "them out")
+        whole = [{**m, **more} for m, more in zip(messages, self.beside)]
+        return super().prompt(whole, self.tools, options)
+
+
 # ---------------------------------------------------------------------------------------- messages
 
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for the thoughts of a reply
+
+
+def thoughts_in(message):
+    """The thoughts in a message of the assistant, by any name or in its text; "" if it has none."""
+    for name in REASONING:
+        if message.get(name) is not None:
+            return message[name]
+    return thinking.Thinking().put(message["content"], ended=True)[0]
 
 
 def prepared(messages, kept=False):
@@ -280,7 +314,7 @@ def prepared(messages, kept=False):
 
 
 def without_calls(message):
-    """A message as a template takes it: its role, and its text without calls of tools.
+    """A message as a template takes it: its role, its text without calls of tools, its thoughts.
 
     Unusable if it has nothing else.
     """
@@ -289,7 +323,23 @@ def without_calls(message):
         content = "".join(part["text"] for part in content if part["type"] == "text")
         if is_empty(content):
             raise Unusable("a reply that is nothing but calls of a tool")
-    return {"role": message["role"], "content": content}
+    thoughts = {name: message[name] for name in REASONING if message.get(name) is not None}
+    return {"role": message["role"], "content": content, **thoughts}
+
+
+def with_texts(messages):
+    """Messages whose calls have their arguments as JSON texts, as OpenAI's API writes them."""
+    found = []
+    for m in messages:
+        calls = []
+        for call in m.get("tool_calls") or []:
+            function = call.get("function", {})
+            if isinstance(function.get("arguments"), dict):
+                arguments = json.dumps(function["arguments"], ensure_ascii=False)
+                call = {**call, "function": {**function, "arguments": arguments}}
+            calls.append(call)
+        found.append({**m, "tool_calls": calls} if calls else m)
+    return found
 
 
 def rendered(template, messages, variables):
@@ -297,15 +347,21 @@ def rendered(template, messages, variables):
 
     DeepSeek V3's, written for transformers 4, asks whether the content of a call is null. In
     transformers 5 null is as good as nothing, and the template fails. So where it fails by a
-    missing value, the nulls are handed over.
+    missing value, the nulls are handed over. Nor does it know arguments of calls that are objects,
+    as Llama 3.1's demands them: where it fails by a type, they are handed over as texts.
     """
-    try:
-        return jinja.run_template(template, {**variables, "messages": prepared(messages)})
-    except jinja.Failed as e:
-        with_null = prepared(messages, kept=True)
-        if e.kind != "UndefinedError" or with_null == prepared(messages):
-            raise
-    return jinja.run_template(template, {**variables, "messages": with_null})
+    kept = False
+    while True:
+        given = prepared(messages, kept)
+        try:
+            return jinja.run_template(template, {**variables, "messages": given})
+        except jinja.Failed as e:
+            if e.kind == "UndefinedError" and given != prepared(messages, kept=True):
+                kept = True
+            elif e.kind == "TypeError" and messages != with_texts(messages):
+                messages = with_texts(messages)
+            else:
+                raise
 
 
 # ---------------------------------------------------------------------------- written out in Python

@@ -17,7 +17,7 @@ import bpe
 import gpt
 import sample
 from chat import lessons
-from model import checkpoint, folders
+from model import checkpoint, folders, lora
 from run import disk
 
 
@@ -68,7 +68,10 @@ def bias_for(params, cfg, tokenizer, compared):
 
 
 def save(folder, params, cfg, bias):
-    """Write a reward model beside the config.json of its trunk, as transformers reads it."""
+    """Write a reward model beside the config.json of its trunk, as transformers reads it.
+
+    An adapter beside params is merged into them.
+    """
     path = Path(folder) / "config.json"
     config = disk.read_json(path)
     writer, = config["architectures"]       # such as GPT2LMHeadModel or LlamaForCausalLM
@@ -81,7 +84,8 @@ def save(folder, params, cfg, bias):
         "reward_bias": bias,
     }
     disk.write_text(path, json.dumps(config, indent=2) + "\n")
-    tensors = folders.in_files(params, cfg)
+    whole = lora.merged(params) if lora.SCALE in params else params
+    tensors = folders.in_files(whole, cfg)
     vector = tensors.pop("score.weight")
     if family == "GPT2":
         tensors = {f"transformer.{name}": p for name, p in tensors.items()}

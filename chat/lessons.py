@@ -36,6 +36,7 @@ def fitting(paths, what, n_read, found, most, notes=None):
 
 
 CALLS = "call of the calculator, which the model's chats have no place for"
+THOUGHTS = "reasoning beside a reply, which the model's chats have no place for"
 
 
 def rows_of(messages, format, where, notes):
@@ -48,6 +49,12 @@ def rows_of(messages, format, where, notes):
     if not format.has_calls:
         parts = itertools.chain.from_iterable(map(chats.parts_of, messages))
         notes[CALLS] += sum(part["type"] == "tool" for part in parts)
+    thoughts = [m["reasoning_content"] for m in messages
+                if m.get("reasoning_content") and m.get("weight", 1)]
+    if thoughts:                        # seldom, so what is learned is made a text only for them
+        learned = [[i for i, is_learned in zip(*row) if is_learned] for row in rows]
+        texts = "".join(format.tokenizer.decode(ids) for ids in learned)
+        notes[THOUGHTS] += sum(thought.strip() not in texts for thought in thoughts)
     return rows
 
 

@@ -148,8 +148,7 @@ def add_stage(parser, name, rewards):
     if name in ("reward", "dpo"):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
-    if name != "reward":
-        add_lora(parser)
+    add_lora(parser)
     add = parser.add_argument_group("recipe").add_argument
     add("--chat-format", metavar="FORMAT", help="how a model of others writes chats: chatml, "
         "llama3, or a folder with a chat template (default: its own template)")
@@ -191,6 +190,9 @@ def parse_args(argv, rewards):
                            help="of all that is drawn (default: %(default)s)")
         if name in RECIPES:
             add_stage(p, name, rewards)
+        else:
+            p.add_argument("--chat-format", metavar="FORMAT", help="how a model without a chat "
+                           "template is asked: chatml, llama3, or a folder with a template")
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -211,7 +213,7 @@ def check_args(args):
         if getattr(args, name, None) == "":
             shown = "--leash-to" if name == "reference" else option(name)
             raise ValueError(f"{shown}: the name is empty")
-    if args.command in RECIPES and args.command != "reward":
+    if args.command in RECIPES:
         check_lora(args)
     if args.command == "rl":
         if args.reference and not args.leash:

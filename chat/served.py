@@ -181,7 +181,7 @@ class Models:
         # Of a writer that is a process, this one needs the model only for what is seldom asked:
         # it leaves matrices in the file, so that memory holds them once.
         dtype = "bfloat16" if self.apart else self.dtype
-        model = batching.fitted(sample.load_model(folder, dtype=dtype))
+        model = batching.fitted(sample.load_model(folder, dtype=dtype), folder)
         format_of = formats.load(folder, model[2])
         if self.apart:
             writer = WriterProcess(model, folder, self.upload, self.dtype)

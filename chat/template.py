@@ -105,14 +105,15 @@ def in_turns(messages, others=OTHER_NAMES):
     - A message without a text is removed; null counts as the empty text.
     - A reply before the first question, a greeting, is removed: no model learns to read one.
 
-    A reply may have the "weight" 0, which says that it is not to be learned.
+    A reply may have the "weight" 0, which says that it is not to be learned, and thoughts as
+    "reasoning_content".
     changes: EMPTY, GREETING, JOINED or MOVED for each change. The messages are [] if all are empty.
     Unusable: a role or a content that the chat format cannot hold.
     """
     if not isinstance(messages, list):
         detail = f"expected a list of messages, got {repr(messages)[:60]}"
         raise Unusable("no list of messages", detail)
-    system, turns, changes = [], [], []         # texts; (role, weight, contents); names
+    system, turns, changes = [], [], []     # texts; (role, weight, contents, thoughts); names
     for i, m in enumerate(messages):
         role = m.get("role") if isinstance(m, dict) else m
         role = others.get(role, role) if isinstance(role, str) else role
@@ -123,7 +124,10 @@ def in_turns(messages, others=OTHER_NAMES):
         if content is None:                     # OpenAI's API has a field of its own for a refusal
             content = m.get("refusal")
         content = checked_content(i, role, content)
-        weight = m.get("weight", 1) if role == "assistant" else 1
+        weight, thoughts = 1, []
+        if role == "assistant":
+            weight = m.get("weight", 1)
+            thoughts = [m["reasoning_content"]] if m.get("reasoning_content") else []
         if is_empty(content):
             changes.append(EMPTY)
         elif role == "system":
@@ -137,12 +141,15 @@ def in_turns(messages, others=OTHER_NAMES):
                 raise Unusable(PARTLY, f"message {i}")
             changes.append(JOINED)
             turns[-1][2].append(content)
+            turns[-1][3].extend(thoughts)
         else:
-            turns.append((role, weight, [content]))
+            turns.append((role, weight, [content], thoughts))
 
     out = [{"role": "system", "content": joined(system)}] if system else []
-    for role, weight, contents in turns:
+    for role, weight, contents, thoughts in turns:
         content = contents[0] if len(contents) == 1 else joined(contents)
-        learned = {} if weight == 1 else {"weight": weight}
-        out.append({"role": role, "content": content, **learned})
+        more = {} if weight == 1 else {"weight": weight}
+        if thoughts:
+            more["reasoning_content"] = joined(thoughts)
+        out.append({"role": role, "content": content, **more})
     return out, changes

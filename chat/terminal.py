@@ -98,7 +98,7 @@ def load(folder, args):
     """A generate.Batch for one reply at a time, on the GPU if --device asks for it."""
     gpu, engine = device.chosen(args, is_for_writing=True), fast
     model = sample.load_model(folder, dtype=device.kept_on_cpu(args))
-    params, cfg, tokenizer = batching.fitted(model)
+    params, cfg, tokenizer = batching.fitted(model, folder)
     if gpu:
         params, engine = device.upload(params, cfg, gpu.bf16), device
     print(f"[{folder}: {cfg.n_params:,} parameters]", file=sys.stderr)

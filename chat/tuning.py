@@ -154,7 +154,7 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
     """
     params, cfg, tokenizer = model
     learned = lora.learned(params)
-    if lora.SCALE in params:
+    if lora.SCALE in params and save is gpt.save:
         save = functools.partial(save_merged, base=base)
     # Weight decay would pull at all weights, also those that no conversation has use for, and so
     # erode what the base model knows.

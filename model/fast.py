@@ -264,12 +264,11 @@ def hidden_and_grads(
 
     head(y) -> (loss, dy, dwte or None). y: the last hidden states, (B,T,C) after the final norm.
     dy: the gradient there. dwte: what the head adds to the gradient of wte.weight. Threads divide
-    the rows, and each but the first has gradients of its own for the time of the call.
+    the rows, and each but the first has gradients of its own for the time of the call. Beside an
+    adapter the model is frozen: then dwte must be None.
     """
     check_tokens(cfg, tokens)
     check_params(params, cfg)
-    if lora.SCALE in params:
-        raise ValueError("a head of its own learns with the whole model, and not with an adapter")
     if want_grads:
         grads = _places(params, cfg, grads, add)
 
@@ -284,7 +283,7 @@ def hidden_and_grads(
         step, mine = steps[part.index], grads
         step.a["y"][...] = dy[part(len(tokens))].reshape(step.a["y"].shape)
         if part.index > 0:
-            mine = {name: np.zeros_like(params[name]) for name in families.shapes(cfg)}
+            mine = {name: np.zeros_like(params[name]) for name in learned_names(params, cfg)}
         step.backward(mine, add and part.index == 0)
         return mine
 
@@ -299,7 +298,7 @@ def hidden_and_grads(
             check_shape("head: dwte", dwte, grads["wte.weight"].shape)
             if np.shares_memory(dwte, grads["wte.weight"]):
                 raise ValueError("head: dwte shares memory with the gradient; give another array")
-        if not add:
+        if not add and lora.SCALE not in params:
             for name in {"wte.weight", families.head_name(cfg)}:
                 grads[name][...] = 0.0
         if dwte is not None:

@@ -33,6 +33,7 @@ from model import families, llama
 from run import command
 
 SCALE = "lora.scale"
+HEAD = "score.weight"           # of a reward model: it is new, so it learns beside the adapter
 
 # ---------------------------------------------------------------------------------------- a layer
 
@@ -133,11 +134,13 @@ def of_params(params):
 def learned(params):
     """{name: array} of what training changes: the adapter's matrices, or all where there is none.
 
-    The arrays are those of params.
+    A reward model's head learns with the adapter. The arrays are those of params.
     """
     adapter = of_params(params)
-    adapter.pop(SCALE, None)
-    return adapter or params
+    if not adapter:
+        return params
+    del adapter[SCALE]
+    return adapter | {HEAD: params[HEAD]} if HEAD in params else adapter
 
 
 def without(params):

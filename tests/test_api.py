@@ -7,8 +7,9 @@ import pytest
 
 import gpt
 import sample
-from chat import api, batching, fields, formats, generate
+from chat import api, batching, fields, formats, generate, jinja
 from model import fast
+from conversations import TOOLS
 from serving import (  # noqa: F401
     ASK, CFG, CHAT, PARAMS, TEXTS, TOK, choices, names, post, run, running, send, server, started,
     texts,
@@ -104,6 +105,12 @@ def test_tokens_of_a_conversation_with_a_call(server):
     want = written(prompt, stop=frozenset([END]), max_new_tokens=12, seed=3)
     assert last["token_ids"] == want.ids
     post(server, CHAT, {"messages": [{"role": "user", "content": call}]}, 400)
+
+
+def test_the_context_of_a_model_that_is_loaded(server):
+    post(server, CHAT, ASK)
+    card = json.loads(send(server, "GET", "/v1/models/sft")[2])
+    assert card["max_model_len"] == CFG.n_positions and card["id"] == "sft"
 
 
 def test_completions(server):
@@ -485,12 +492,29 @@ def test_what_a_template_gets_of_a_request(thinker, monkeypatch):
         {"role": "assistant", "content": "ab", "reasoning_content": "so"}, *HELLO, *HELLO]
 
 
+def called_f(arguments):
+    """A message of the assistant that calls f."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
 @pytest.mark.parametrize("wrong, said", [
     ({"chat_template_kwargs": 3}, "chat_template_kwargs is 3, expected an object"),
     ({"chat_template_kwargs": {"messages": []}}, "messages is no option of a chat template"),
     ({"messages": [{"role": "user"}]}, "the chat template needs a text as the content"),
     ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, "nothing to reply to"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "call no tools of clients"),
+    ({"messages": [{"role": "function", "content": "x"}]}, "call no tools of clients"),
+    ({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}, "call no tools of"),
+    ({"tools": 3}, "tools is 3, expected a list"),
+    ({"tools": ["f"]}, 'tools[0] is "f", expected {"type": "function", "function": {"name", ...'),
+    ({"tools": [{"function": {"name": 1}}]}, "tools[0] is"),
+    ({"tools": TOOLS}, "the chat template has no place for tools; leave them out"),
+    ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice is"),
+    ({"messages": [called_f("{}"), *HELLO]}, "the chat template has no place for tool_calls"),
+    ({"messages": [called_f("[]"), *HELLO]}, "messages[0]: the call {"),
+    ({"messages": [called_f("{"), *HELLO]}, "messages[0]: the call {"),
+    ({"messages": [called_f(None), *HELLO]}, "messages[0]: the call {"),
+    ({"tools": [{"function": {"name": "x" * 9999}}]}, "do not fit the model's context"),
     ({"messages": HELLO * 999}, "do not fit the model's context"),
 ])
 def test_chats_that_a_template_refuses(thinker, wrong, said):
@@ -520,3 +544,96 @@ def test_a_template_that_is_none_is_told_when_the_model_is_asked_for(tmp_path):
     with running(tmp_path) as server:
         answer = post(server, CHAT, {"messages": HELLO}, status=503)
         assert "chat_template is '3', expected a text" in answer["error"]["message"]
+
+
+# ---------------------------------------------------------------------------------- calls of tools
+
+CALLS = {                               # {model: what it writes}, both calling get_weather
+    "sft": '<think>So</think>Look.\n<tool_call>\n{"name": "get_weather", "arguments": '
+           '{"place": "\u00fc"}}\n</tool_call>\n<tool_call>{"name": "zeit", "arguments": {}}'
+           "</tool_call><|im_end|>",
+    "rl": '{"name": "get_weather", "parameters": {"place": "\u00fc"}}<|im_end|>',
+}
+WEATHER = {"name": "get_weather", "arguments": '{"place": "\u00fc"}'}
+ZEIT = {"name": "zeit", "arguments": "{}"}
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory):
+    """A server of models that write what CALLS says."""
+    run = tmp_path_factory.mktemp("run")
+    for name, reply in CALLS.items():
+        ids = OTHER.encode(reply, allowed_special="all")
+        gpt.save(run / name, *writes(ids, gpt.Config(300, 256, 64, 1, 1)))
+        folder_of(run / name, OTHER, chat_template="tools, tool_calls", eos_token="<|im_end|>")
+    with running(run) as server:
+        yield server
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The variables that templates are given. All prompts are HELLO's."""
+    found = []
+
+    def render(template, variables):
+        found.append(variables)
+        return "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    return found
+
+
+@pytest.mark.parametrize("model, content, functions", [
+    ("sft", "Look.", [WEATHER, ZEIT]), ("rl", None, [WEATHER])])
+def test_calls_of_tools(caller, given, model, content, functions):
+    body = {"model": model, "messages": HELLO, "temperature": 0, "tools": TOOLS}
+    for choice in post(caller, CHAT, {**body, "n": 2})["choices"]:
+        message, calls = choice["message"], choice["message"]["tool_calls"]
+        assert choice["finish_reason"] == "tool_calls" and message["content"] == content
+        assert [call["function"] for call in calls] == functions
+        assert all(call.keys() == {"id", "type", "function"} for call in calls)
+        assert len({call["id"] for call in calls}) == len(calls)
+    assert all(variables["tools"] == TOOLS for variables in given)
+
+    found, texts, ends = [[], []], ["", ""], ["", ""]
+    for chunk in chunks(caller, CHAT, {**body, "n": 2}):
+        (choice,) = chunk["choices"]
+        i, delta = choice["index"], choice["delta"]
+        texts[i] += delta.get("content", "")
+        found[i] += delta.get("tool_calls", [])
+        ends[i] += choice["finish_reason"] or ""
+    assert ends == ["tool_calls"] * 2 and texts == [content or ""] * 2
+    for calls in found:
+        assert [call["index"] for call in calls] == list(range(len(functions)))
+        assert [call["function"] for call in calls] == functions
+
+    cut_off = post(caller, CHAT, {**body, "max_tokens": 40})["choices"][0]
+    assert cut_off["finish_reason"] == "length" and "tool_calls" not in cut_off["message"]
+
+
+@pytest.mark.parametrize("more", [{}, {"tools": TOOLS, "tool_choice": "none"}, {"tools": []}])
+def test_without_tools_a_call_is_text(caller, given, more):
+    (choice,) = post(caller, CHAT, {
+        "model": "rl", "messages": HELLO, "temperature": 0, **more})["choices"]
+    assert choice["message"]["content"] == CALLS["rl"].removesuffix("<|im_end|>")
+    assert choice["finish_reason"] == "stop" and given[0]["tools"] is None
+
+
+def test_earlier_calls_and_their_results_are_in_the_prompt(caller, given):
+    """Arguments come as objects: of Llama 3.1's template, a text would have quotation marks."""
+    result = {"role": "tool", "content": [{"type": "text", "text": "2"}], "tool_call_id": "call_1"}
+    message = {"model": "sft", "max_tokens": 1, "messages": [
+        *HELLO, called_f('{"x": 1}') | {"reasoning_content": "so"}, result | {"name": "f"}]}
+    post(caller, CHAT, message)
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    assert given[0]["messages"] == [
+        *HELLO,
+        {"role": "assistant", "thinking": "so", "reasoning_content": "so", "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "call_1", "name": "f"},
+    ]
+
+
+def test_models_made_here_take_no_tools(server):
+    answer = post(server, CHAT, {**ASK, "tools": TOOLS}, 400)
+    assert "tools is [" in answer["error"]["message"]
+    assert "has no effect here; leave it out" in answer["error"]["message"]

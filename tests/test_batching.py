@@ -153,3 +153,14 @@ def test_long_contexts_are_cut_to_what_memory_holds():
         a_row = 2 * cfg.n_layer * cfg.n_kv_head * cfg.head_size * 4 * fitted.n_positions
         assert a_row <= max(batching.CACHE, 4096 * a_row // fitted.n_positions)
         assert batching.places_for(fitted) == max(8, batching.CACHE // a_row)
+
+
+def test_a_context_that_is_cut_is_told(capsys):
+    cfg = llama.PRESETS["llama-3.1-8b"]
+    batching.fitted((None, cfg, None))                  # as the process of a writer, which is mute
+    batching.fitted((None, gpt.PRESETS["demo"], None), "out/demo/sft")
+    assert capsys.readouterr().err == ""
+    batching.fitted((None, cfg, None), "hf/llama")
+    assert capsys.readouterr().err == (
+        "[hf/llama: reads up to 4,096 of the 131,072 tokens that the model could: 8 such texts "
+        "take 8.0 GiB of memory]\n")

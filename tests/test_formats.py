@@ -71,7 +71,8 @@ def test_models_made_here_keep_their_format(tmp_path):
 
 def test_without_a_template_or_our_tokens_there_are_no_chats(tmp_path):
     ours = formats.load(folder_of(tmp_path), OTHER)
-    with pytest.raises(ValueError, match="tokenizer_config.json: has no chat template, so this is"):
+    said = f"{tmp_path}/tokenizer_config.json: has no chat template, so this is .* --chat-format ch"
+    with pytest.raises(ValueError, match=said):
         ours.prompt(HELLO)
 
 
@@ -167,6 +168,25 @@ def test_null_is_kept_where_a_template_asks_for_it(monkeypatch):
     assert made("T").text(HELLO) == "text"
     with pytest.raises(ValueError, match="^here: the chat template fails$"):
         made("T").text([{"role": "user"}])
+
+
+def test_arguments_of_calls_are_texts_where_a_template_fails_on_objects(monkeypatch):
+    """DeepSeek V3's, which also asks for null; Llama 3.1's gets the object."""
+    def render(template, variables):
+        message = variables["messages"][-1]
+        if template == "DeepSeek" and "content" not in message:
+            raise jinja.Failed("UndefinedError", "fails")
+        arguments = message["tool_calls"][0]["function"]["arguments"]
+        if template == "DeepSeek" and not isinstance(arguments, str):
+            raise jinja.Failed("TypeError", "fails")
+        return repr(arguments)
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    call = {"function": {"name": "f", "arguments": {"x": "\u00e4"}}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert made("DeepSeek").text(messages) == repr('{"x": "\u00e4"}')
+    assert made("Llama").text(messages) == repr({"x": "\u00e4"})
+    assert call["function"]["arguments"] == {"x": "\u00e4"}
 
 
 def test_conversations_that_no_template_can_have(shown):
@@ -358,8 +378,68 @@ def test_a_template_that_rewrites_turns_is_learned_turn_by_turn(monkeypatch):
         f"{first}[<think>\na<|im_end|>]", f"{first}a<|im_end|>\n{first}[<think>\nb<|im_end|>]"]
 
 
+def thoughtful(template, variables):
+    """A conversation as a template of R1's kind writes it.
+
+    Prompts begin the thoughts, and replies are without them; "keep": with them, in other spaces.
+    """
+    text = ""
+    for m in variables["messages"]:
+        content = m["content"]
+        if template == "keep" and "reasoning_content" in m:
+            content = f"<think>{m['reasoning_content']}</think>{content}"
+        elif template != "keep":
+            content = content.split("</think>")[-1]
+        text += f"<|im_start|>{m['role']}\n{content}<|im_end|>\n"
+    return text + "<|im_start|>assistant\n<think>\n" * variables["add_generation_prompt"]
+
+
+@pytest.mark.parametrize("template, message, learned", [
+    ("R1", reply("a", reasoning_content="So."), "So.\n</think>\n\na"),
+    ("R1", reply("a", thinking="So."), "So.\n</think>\n\na"),
+    ("R1", reply("<think>\nSo.\n</think>\n\na"), "So.\n</think>\n\na"),
+    ("R1", reply("a"), "\n</think>\n\na"),
+    ("keep", reply("a", reasoning_content="So."), "So.</think>a"),
+    ("keep", reply("a"), "\n</think>\n\na"),
+])
+def test_a_reply_to_a_prompt_that_begins_its_thoughts(monkeypatch, template, message, learned):
+    """What is read in training is the prompt of a chat, and what is learned tells both apart."""
+    monkeypatch.setattr(jinja, "run_template", thoughtful)
+    ours = ending(template, "<|im_end|>")
+    (ids, mask), = ours.conversation([*HELLO, message])
+    n, prompt = mask.index(1), ours.prompt(HELLO)
+    assert ids[:n] == prompt and OTHER.decode(prompt).endswith("assistant\n<think>\n")
+    assert all(mask[n:]) and OTHER.decode(ids[n:]) == f"{learned}<|im_end|>"
+    told = ours.content(prompt, ids[n:])
+    assert told["content"] == "a" and told.get("reasoning_content", "") in ("", "So.")
+    rows = ours.conversation([*HELLO, message, *HELLO, message])
+    assert len(rows) == 2 and rows[0] == (ids, mask)
+    assert shown_as(rows[1]).endswith(f"<think>\n[{learned}<|im_end|>]")
+
+
+def test_which_thoughts_have_weight(monkeypatch):
+    """Those that the template writes: here of the last reply, as in Qwen 3's."""
+    def render(template, variables):
+        text = ""
+        for m in variables["messages"]:
+            is_last = m is variables["messages"][-1]
+            thoughts = f"<think>{m['thinking']}</think>" if is_last and "thinking" in m else ""
+            text += f"<|im_start|>{m['role']}\n{thoughts}{m['content']}<|im_end|>\n"
+        return text + "<|im_start|>assistant\n" * variables["add_generation_prompt"]
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    row, = ending("T", "<|im_end|>").conversation([*HELLO, reply("a", reasoning_content="So.")])
+    assert shown_as(row) == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+                             "[<think>So.</think>a<|im_end|>]")
+    rows = ending("T", "<|im_end|>").conversation(
+        [*HELLO, reply("a", reasoning_content="So."), *HELLO, reply("b", reasoning="Yes.")])
+    assert [shown_as(row).count("think>So.") for row in rows] == [1, 0]
+    assert shown_as(rows[1]).endswith("a<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+                                      "<|im_start|>assistant\n[<think>Yes.</think>b<|im_end|>]")
+
+
 @pytest.mark.parametrize("written, said", [
-    ("<|im_start|>assistant\na<|im_end|>", "asks for a reply behind .*<think>.n', and writes it "
+    ("<|im_start|>reply\na<|im_end|>", "asks for a reply behind .*<think>.n', and writes it "
                                            "behind another text.*--chat-format"),
     ("<|im_start|>assistant\n<think>\na\n", "ends a reply with .*think>.na.n', and known ends are "
                                             "<.im_end.>; name its end as eos_token_id"),

@@ -10,8 +10,7 @@ import pytest
 import align
 import gpt
 from chat import judges
-from model import cores, llama
-from model import parallel
+from model import cores, families, llama, lora, parallel
 from conftest import check_grad
 from test_llama import random_params
 from test_align import CFG as TINY, TOK, run  # noqa: F401  a fixture
@@ -99,6 +98,54 @@ def test_a_judge_of_the_other_family(name, tmp_path):
     check_grad(lambda: float(np.sum(judges.raw_rewards(double, cfg, rows) ** 2)),
                {key: (double[key], grads.sum[key]) for key in double if key != "lm_head.weight"},
                n=2)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Qwen 3"])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_the_gradient_of_a_reward_model_with_an_adapter(name, n_threads, monkeypatch):
+    """Of A, B and the head, in two parts, after a step whose gradient must not be left."""
+    monkeypatch.setattr(cores, "N_THREADS", n_threads)
+    cfg = lora.EXAMPLES[name]
+    params = families.of(cfg).init(cfg, 0, np.float64)
+    params |= lora.init(params, cfg, 2, 3.0, 0) | {"score.weight": RNG.standard_normal(8)}
+    for key, p in params.items():
+        if key != lora.SCALE:
+            p += 0.1 * RNG.standard_normal(p.shape)
+    rows = [RNG.integers(0, cfg.vocab_size, n).tolist() for n in (5, 3, 6, 1, 4)]
+    grads = SimpleNamespace(sum={}, added=False, arena=cores.Arena())
+    grads.sum = {key: np.full_like(p, 9.0) for key, p in lora.learned(params).items()}
+    for _ in range(2):
+        grads.added = False
+        for part in rows[:3], rows[3:]:
+            judges.add_gradient(SimpleNamespace(gradients=grads), params, cfg, part,
+                                lambda rewards: (float(rewards @ rewards), 2 * rewards))
+    rewards = judges.raw_rewards(params, cfg, rows)
+    merged = judges.raw_rewards(lora.in_memory(params), cfg, rows)
+    np.testing.assert_allclose(rewards, merged, rtol=1e-10)
+    check_grad(lambda: float(np.sum(judges.raw_rewards(params, cfg, rows) ** 2)),
+               {key: (params[key], grad) for key, grad in grads.sum.items()}, n=2)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Qwen 3"])
+def test_an_adapter_is_merged_into_a_judge(name, tmp_path):
+    """The head learns beside the adapter, and nothing else does."""
+    cfg = dataclasses.replace(lora.EXAMPLES[name], vocab_size=TOK.n_vocab)
+    params = families.of(cfg).init(cfg, 0)
+    gpt.save(tmp_path, params, cfg)
+    TOK.save(tmp_path / "tokenizer.json")
+    params |= lora.init(params, cfg, 2, 4.0, 0)
+    for key in params:
+        if key.endswith("lora_B"):
+            params[key] += 0.1
+    params["score.weight"] = np.linspace(-1, 1, 8, dtype=np.float32)
+    learned = {key for key in params if ".lora_" in key} | {"score.weight"}
+    assert lora.learned(params).keys() == learned
+    judges.save(tmp_path, params, cfg, 0.5)
+    found = judges.load(tmp_path).params
+    whole = lora.in_memory(params)
+    assert found.keys() == whole.keys()
+    for key, p in whole.items():
+        np.testing.assert_array_equal(found[key], p)
 
 
 def test_its_files(tmp_path):

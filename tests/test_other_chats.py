@@ -10,9 +10,10 @@ import pytest
 import align
 import gpt
 import sample
-from chat import arena, formats, judges, lessons, options, terminal
+from chat import arena, formats, jinja, judges, lessons, options, terminal
 from chat.formats import WRITTEN_OUT
 from model import checkpoint, llama
+from small_talker import TOK
 from test_formats import CALL, END, OTHER, SMOLLM, folder_of, reply
 
 CFG = llama.Config(OTHER.n_vocab, 96, 16, 2, 4, 2, 4, 24)
@@ -61,6 +62,30 @@ def test_conversations_without_calls(tmp_path, capsys):
     assert "2 x call of the calculator, which the model's chats have no place for" in said
     assert "1 x a reply that is nothing but calls of a tool" in said
     assert "1 of 3 conversations do not fit the context, which allows 61 tokens" in said
+
+
+def test_thoughts_beside_replies(tmp_path, monkeypatch, capsys):
+    """As the chat data of Qwen 3 and DeepSeek have them: learned where a template writes them."""
+    def render(template, variables):
+        text = ""
+        for m in variables["messages"]:
+            thoughts = f"<think>{m['thinking']}</think>" if "thinking" in m else ""
+            text += f"<|im_start|>{m['role']}\n{thoughts}{m['content']}<|im_end|>\n"
+        return text + "<|im_start|>assistant\n" * variables["add_generation_prompt"]
+
+    monkeypatch.setattr(jinja, "run_template", render)
+    path = put(tmp_path / "chats.jsonl", [{"messages": [
+        ASK, reply("a", reasoning_content="So. "),
+        ASK, reply("b", reasoning_content="No", weight=0), ASK, reply("c")]}])
+    thoughtful, chatml = talker(), talker()
+    thoughtful.chats.templates = {"default": "T"}
+    for tokenizer, first, n_lost in ((thoughtful, "<think>So. </think>a", 0), (chatml, "a", 1)):
+        (ids, mask), = lessons.conversations([path], tokenizer, 200)
+        learned = OTHER.decode([i for i, m in zip(ids, mask) if m])
+        assert learned == f"{first}<|im_end|>c<|im_end|>"
+        assert capsys.readouterr().err.count(f"1 x {lessons.THOUGHTS}") == n_lost
+    (ids, mask), = lessons.conversations([path], TOK, 200)       # a model made here
+    assert "So." not in TOK.decode(ids) and f"1 x {lessons.THOUGHTS}" in capsys.readouterr().err
 
 
 def test_a_comparison_learns_its_last_reply_alone(tmp_path):
@@ -141,6 +166,22 @@ def test_a_base_model_becomes_an_assistant(run, capsys):
         assert config["eos_token_id"] == sorted(ours.ends)
     assert judges.load(run / "reward").cfg == CFG
     learn(run, "rl", "--leash", "0.1", "--leash-to", "base", "--out", "rl2")    # its weights alone
+
+
+def test_a_base_model_is_asked_in_a_format_that_is_named(run, capsys):
+    """eval, with samples too, and arena; without the option, one line names folder and option."""
+    for name in ("facts", "identity", "calculator", "wheel"):
+        put(run / "tasks" / f"{name}_test.jsonl", [{"question": "1+1?", "answer": "2"}])
+    shutil.copytree(run / "base", run / "sft")
+    formats.load(run / "base", OTHER, "llama3").write(run / "sft")
+    for command in (["eval"], ["eval", "--samples", "2"], ["arena"]):
+        args = [*command, "--run", str(run)]
+        with pytest.raises(ValueError, match=f"^{run}/base: has no chat template, .*--chat-format"):
+            align.main(args)
+        align.main([*args, "--chat-format", "chatml"])
+        assert "base" in capsys.readouterr().out
+    asked = [arena.opened(run / name, "chatml")[2].chats for name in ("base", "sft")]
+    assert asked[0].templates != asked[1].templates     # that of sft/ stays its own
 
 
 def test_a_folder_with_a_template_needs_no_option(run):

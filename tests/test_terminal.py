@@ -11,7 +11,7 @@ import pytest
 
 import gpt
 import sample
-from chat import formats, generate, models, served, terminal
+from chat import batching, formats, generate, models, served, terminal
 from model import bfloat16, fast, llama
 from conftest import run_main, run_script
 from small_talker import CFG, PARAMS, S, TOK, enc, scripted
@@ -301,6 +301,19 @@ def test_a_completion_ends_at_every_token_that_ends_a_text(thinker, monkeypatch,
     scripted(monkeypatch, [0, *OTHER.encode_ordinary("Hi"), end, *OTHER.encode_ordinary("!")])
     sample.main(["complete", "who", "--model", str(thinker)])
     assert capsys.readouterr().out == "whoHi\n"
+
+
+def test_a_shortened_context_is_told(thinker, monkeypatch, capsys):
+    """On the terminal and by the server."""
+    monkeypatch.setattr(batching, "CACHE", 1)
+    monkeypatch.setattr(batching, "LEAST_CONTEXT", 99)
+    said = f"[{thinker}: reads up to 99 of the 256 tokens that the model could: 8 such texts"
+    scripted(monkeypatch, [0, OTHER.special_tokens["<|eot_id|>"]])
+    sample.main(["complete", "who", "--model", str(thinker)])
+    assert said in capsys.readouterr().err
+    models = served.Models(folder=thinker)
+    assert models.writer_of(thinker).cfg.n_positions == 99
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Llama", "Qwen 3"])

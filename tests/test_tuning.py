@@ -193,6 +193,21 @@ def test_an_adapter_learns_on(run):
     assert not list((run / "more/adapter").glob("*"))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bf16"])
+def test_a_reward_model_of_an_adapter(run, dtype):
+    """It learns with its head, and is saved merged."""
+    args = f"reward --run {run} --start base --batch 4 --lora-rank 2 --lr 0.02 --dtype {dtype}"
+    align.main([*args.split(), "--steps", "6"])
+    base, cfg, _ = sample.load_model(run / "base")
+    judge = judges.load(run / "reward")
+    changed = {name for name, p in base.items() if not np.array_equal(judge.params[name], p)}
+    assert changed == {f"{layer}.weight" for layer in lora.layers(cfg)}
+    assert judge.params["score.weight"].any() and not (run / "reward/adapter").exists()
+    rows = [json.loads(line) for line in open(run / "reward/log.jsonl", encoding="utf-8")]
+    losses = [row["loss_nats"] for row in rows if "loss_nats" in row]
+    assert losses[-1] < losses[0]
+
+
 def test_rl_and_dpo_of_an_adapter(run):
     """The leash is tied to the model without its adapter, which takes no copy of it."""
     align.main(f"sft --run {run} --steps 20 --batch 8".split())

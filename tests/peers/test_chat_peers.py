@@ -7,14 +7,18 @@ import shutil
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pytest
 import torch
 import transformers
 from transformers.utils.chat_template_utils import render_jinja_template
 
+import align
 import bpe
+import gpt
 import sample
-from chat import formats, jinja, terminal
+from chat import api, formats, generate, jinja, lessons, options, terminal, thinking
+from model import llama
 from conversations import TOOLS, conversation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,6 +69,79 @@ def test_200_conversations(both, calls):
             assert ours.prompt(messages, tools, options) == ids
         n_tools += any(m["role"] == "tool" for m in messages)
     assert (n_tools > 50) == calls
+
+
+LLAMA_TOOLS = (                         # as Llama 3.1's, in short
+    "{{ bos_token }}{% if tools %}{% for t in tools %}{{ t | tojson(indent=4) }}\n{% endfor %}"
+    "{% endif %}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{% if m.tool_calls %}{% set f = m.tool_calls[0].function %}"
+    '{"name": "{{ f.name }}", "parameters": {{ f.arguments | tojson }}}'
+    "{% else %}{{ m.content | trim }}{% endif %}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
+def as_of_openai(messages):
+    """Messages with the arguments of calls as texts and an id each, as clients send them back."""
+    found = []
+    for m in messages:
+        calls = []
+        for call in m.get("tool_calls", []):
+            arguments = call["function"]["arguments"]
+            if not isinstance(arguments, str):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+        found.append({**m, "tool_calls": calls} if calls else m)
+    return found
+
+
+def as_objects(messages):
+    """Messages with the arguments of calls as objects, as transformers asks for them."""
+    found = json.loads(json.dumps(messages))
+    for m in found:
+        for call in m.get("tool_calls", []):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return found
+
+
+def test_tools_of_a_request(both, monkeypatch):
+    """200 requests as clients send them: the prompts are transformers'; calls are read back."""
+    name, ours, tokenizer = both
+    if name == "llama3_1":              # the published one without tools lies here
+        template = LLAMA_TOOLS
+        ours = formats.Template("here", {"default": template}, ours.special, ours.tokenizer,
+                                ours.ends)
+        monkeypatch.setattr(tokenizer, "chat_template", template)
+    elif name == "deepseek_v3":         # it has no place for tools, but for calls
+        with pytest.raises(ValueError, match="has no place for tools; leave them out"):
+            formats.Calling(ours, TOOLS, []).prompt([{"role": "user", "content": "Hi"}])
+    cfg = llama.Config(len(tokenizer), 8192, 8, 1, 1, 1, 8, 8)
+    rng, n_read = random.Random(name), 0
+    for _ in range(200):
+        messages = as_of_openai(conversation(rng, True, null=name == "deepseek_v3"))
+        if messages[-1]["role"] == "assistant":
+            messages.pop()
+        tools = None if name == "deepseek_v3" else TOOLS
+        body = {"messages": messages, "tools": tools, "temperature": 0}
+        bare, format, names = api.with_tools(body, ours, cfg)
+        expected = messages if name == "deepseek_v3" else as_objects(messages)
+        _, ids = theirs(tokenizer, expected, tools, add_generation_prompt=True)
+        assert api.fields.prompt_of(bare, cfg, format) == ids
+        for i, m in enumerate(messages):
+            if not m.get("tool_calls") or name == "deepseek_v3" or m.get("content"):
+                continue
+            before, written = as_objects(messages[:i]) or [{"role": "user", "content": ""}], m
+            if name == "llama3_1":
+                written = {**m, "tool_calls": m["tool_calls"][:1]}
+            begin = ours.text(before, tools)
+            text = ours.text(before + as_objects([written]), tools, False)
+            reply = tokenizer(text[len(begin):], add_special_tokens=False).input_ids
+            text = ours.content(ours.prompt(before, tools), reply)["content"]
+            calls = [call["function"] for call in written["tool_calls"]]
+            found = thinking.Calls(names).put(text, ended=True)
+            assert found == ("", [(f["name"], f["arguments"]) for f in calls]), text
+            n_read += 1
+    assert n_read > 30 or name == "deepseek_v3"
 
 
 def test_what_a_template_may_name(both):
@@ -251,3 +328,51 @@ def test_a_format_that_we_write_is_read_by_transformers(both, tmp_path):
         messages = conversation(rng, False)
         theirs = again.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert theirs == ids.encode(ours.text(messages), allowed_special="all")
+
+
+R1 = (                                  # as DeepSeek R1's, in short
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'user' %}<\uff5cUser\uff5c>{{ m.content }}"
+    "{% else %}<\uff5cAssistant\uff5c>{{ m.content.split('</think>')[-1] }}"
+    "<\uff5cend\u2581of\u2581sentence\uff5c>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<\uff5cAssistant\uff5c><think>\n{% endif %}"
+)
+
+
+def test_all_stages_read_the_prompt_of_a_chat(tmp_path):
+    """DeepSeek's tokenizer, and a template that begins the thoughts in the prompt."""
+    folder = DATA / "tokenizers" / "deepseek_v3"
+    if not folder.exists():
+        pytest.skip("no deepseek_v3: set LONGHAND_DATA to a folder that has it")
+    cfg = llama.Config(128896, 64, 8, 1, 1, 1, 8, 8)
+    gpt.save(tmp_path / "sft", llama.init(cfg, 0), cfg)
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path / "sft")
+    (tmp_path / "sft/chat_template.jinja").write_text(R1, encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "sft")
+    asked = {"role": "user", "content": "Who are you?"}
+    prompt = theirs.apply_chat_template([asked], add_generation_prompt=True, return_dict=False)
+    assert theirs.decode(prompt).endswith("<think>\n")
+
+    model = _, _, tokenizer = formats.open_model(tmp_path / "sft")
+    batch = generate.Batch(*model, 1)
+    talk = terminal.Conversation(batch, terminal.parse_args(["chat"]), formats.of(tokenizer))
+    assert talk.prompt_of(asked) == prompt
+
+    good = {"role": "assistant", "content": "<think>\nSo.\n</think>\n\nI."}
+    bad = {"role": "assistant", "content": "He."}
+    row = {"chosen": [asked, good], "rejected": [asked, bad]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    found = lessons.conversations([tmp_path / "pairs.jsonl"], tokenizer, 64)
+    ((better, worse),) = lessons.pairs([tmp_path / "pairs.jsonl"], tokenizer, 64)
+    texts = ["So.\n</think>\n\nI.", "So.\n</think>\n\nI.", "\n</think>\n\nHe."]
+    for (ids, mask), text in zip([*found, better, worse], texts):
+        n = mask.index(1)
+        assert ids[:n] == prompt and all(mask[n:])
+        assert theirs.decode(ids[n:]) == text + theirs.eos_token
+
+    recipe = options.changed(options.RL, {**options.recipe_settings("rl"), "prompts": 1,
+                                          "group": 2, "max_tokens": 3}, ("replay", "leash"))
+    task = {"question": asked["content"], "answer": "I"}
+    rollout = align.roll_out(model, [task], recipe, np.random.default_rng(0))
+    assert [reply.prompt for reply in rollout.replies] == [prompt] * 2
