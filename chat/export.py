@@ -41,12 +41,12 @@ F32, Q8_0 = 0, 8                                                    # kinds of t
 TYPES = ("f32", "q8_0")                                             # of the matrices in a file
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                  # kinds of tokens
 BLOCK_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
-# The patterns of llama.cpp that cut a text as ours do.
+# The patterns of llama.cpp that cut a text as ours do; tests/peers/test_export_peers.py ran them.
 PATTERNS = {
     "gpt-2": [patterns.PATTERNS["gpt2"]],
     "llama-bpe": [patterns.PATTERNS["cl100k"]],     # takes a piece that is a token first, as we do
     "dbrx": [patterns.PATTERNS["gpt4"]],
-    "gpt-4o": [patterns.PATTERNS["o200k"]],
+    "gpt-4o": [patterns.PATTERNS["o200k"]],         # but takes marks such as Hindi's for no letters
     "qwen2": [patterns.PATTERNS["qwen2"], patterns.PATTERNS["digits"]],
     "smollm": [(Split(r"\p{N}"), Split(patterns.PATTERNS["gpt2"]))],
 }

@@ -6,6 +6,7 @@ The package xllamacpp brings llama.cpp compiled, and its server.
 import dataclasses
 import json
 import random
+import re
 import unicodedata
 import urllib.request
 from pathlib import Path
@@ -212,9 +213,12 @@ def test_llama_cpp_chats_with_the_demo(tmp_path):
     assert n_said > 90
 
 
-ODD = [" ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\u2028", "\x85", "\x1c", "\x0b", "'s", "'S",
-       "'\u017f", "'LL", "12", "\u0663", "\u2167", "\u00b2", "e\u0301", "\u01c5", "\u02b0", "\u0130", "\U0001f468\u200d\U0001f469",
-       "\u0e01\u0e47", "\u0928\u093f", "!", "...", "//\n", "_", "a", "Z", "\ufeff", "\U000e0041", "\ud55c"]
+ODD = [
+    " ", "  ", "\n", "\r\n", "\t", "\x0b", "\x1c", "\x85", "\u00a0", "\u2028", "\u3000", "\ufeff",
+    "'s", "'S", "'LL", "'\u017f", "12", "\u00b2", "\u0663", "\u2167", "!", "...", "//\n", "_", "a", "Z",
+    "e\u0301", "\u01c5", "\u02b0", "\u0130", "\u0e01\u0e47", "\u0928\u093f", "\ud55c", "\U000e0041",
+    "\U0001f468\u200d\U0001f469",
+]
 
 
 def varied_texts(shared):
@@ -254,7 +258,7 @@ def test_llama_cpp_cuts_texts_as_we_do(tmp_path, shared, name, vocabulary, n, pa
     theirs = LlamaCpp(tmp_path / "m.gguf")
     texts = varied_texts(shared)
     if name == "gpt-4o":
-        texts = ["".join(c for c in text if c.isascii() or not c.isalpha() and not unicodedata.combining(c)) for text in texts[:2]]
+        texts = [re.sub(r"[^\x00-\x7f]", "", text) for text in texts]
     for text in texts:
         assert theirs.ids(text) == tokenizer.encode_ordinary(text)
 
@@ -264,7 +268,8 @@ def test_llama_cpp_writes_chats_of_others(tmp_path, shared, name, family):
     """Ids of texts, the chat template with and without tools, and each token that ends a reply.
 
     llama.cpp puts the first token in front itself, so its text of a chat lacks it. It brings no
-    text into Qwen's normal form.
+    text into Qwen's normal form, and where a template trims a text it takes away ASCII's white
+    space alone.
     """
     folder = shared(f"tokenizers/{name}/tokenizer.json").parent
     tokenizer = bpe.Tokenizer.load(folder / "tokenizer.json")
@@ -279,6 +284,8 @@ def test_llama_cpp_writes_chats_of_others(tmp_path, shared, name, family):
     for i in range(50):
         messages = conversation(rng, calls=i % 2 == 1)
         messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+        for m in messages:
+            m["content"] = re.sub("[\u00a0\u2028]", "-", m["content"])
         tools = {"tools": TOOLS} if i % 4 == 1 else {}
         text = theirs.ask("/apply-template", messages=messages, **tools)["prompt"]
         assert begin + text == ours.text(messages, **tools)
@@ -286,7 +293,7 @@ def test_llama_cpp_writes_chats_of_others(tmp_path, shared, name, family):
         ids = tokenizer.encode(begin + text, allowed_special="all")
         assert theirs.ids(text, begin=True, special=True) == ids
     for end in ours.ends:
-        answer = theirs.write(ids, 5, [[end, 1000]])
+        answer = theirs.write(ids[:20], 5, [[end, 1000]])
         assert answer["stop_type"] == "eos" and answer["tokens_predicted"] == 1
 
 
