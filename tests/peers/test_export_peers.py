@@ -196,7 +196,7 @@ def test_llama_cpp_chats_with_the_demo(tmp_path):
     params, cfg, tokenizer = sample.load_model(folder)
     export.save(tmp_path / "m.gguf", params, cfg, tokenizer, folder=folder)
     theirs, n_said = LlamaCpp(tmp_path / "m.gguf"), 0
-    for question in ("Tell me about the goat.", "Who are you?", "What is 12 + 30?", "Tell me of 🐐"):
+    for question in ("Tell me of the goat.", "Who are you?", "What is 12 + 30?", "Hi 🐐"):
         messages = [{"role": "user", "content": question}]
         ids = sample.render_prompt(messages, tokenizer)
         prompt = theirs.ask("/apply-template", messages=messages)["prompt"]
@@ -215,9 +215,9 @@ def test_llama_cpp_chats_with_the_demo(tmp_path):
 
 ODD = [
     " ", "  ", "\n", "\r\n", "\t", "\x0b", "\x1c", "\x85", "\u00a0", "\u2028", "\u3000", "\ufeff",
-    "'s", "'S", "'LL", "'\u017f", "12", "\u00b2", "\u0663", "\u2167", "!", "...", "//\n", "_", "a", "Z",
-    "e\u0301", "\u01c5", "\u02b0", "\u0130", "\u0e01\u0e47", "\u0928\u093f", "\ud55c", "\U000e0041",
-    "\U0001f468\u200d\U0001f469",
+    "'s", "'S", "'LL", "'\u017f", "12", "\u00b2", "\u0663", "\u2167", "!", "...", "//\n", "_",
+    "a", "Z", "e\u0301", "\u01c5", "\u02b0", "\u0130", "\u0e01\u0e47", "\u0928\u093f", "\ud55c",
+    "\U000e0041", "\U0001f468\u200d\U0001f469",
 ]
 
 
