@@ -343,8 +343,8 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     n_new = new_positions(cfg, params, tokens, cache, n_new)
     B, n_params = len(tokens), sum(p.size for p in params.values())
     if n_params >= SMALL_MODEL:
-        n_parts = min(cores.N_THREADS, families.kv_heads(cfg)[0])
-        logits = decoding.of(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
+        n_threads = cores.N_THREADS
+        logits = decoding.of(params, cfg, tokens, cache, n_new, n_threads).run(only_last)
     else:
 
         def of_rows(part):
