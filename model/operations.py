@@ -311,7 +311,7 @@ def rotary_backward(dqkv, positions, table, n_turned):
 
 
 def rotary_factors(angles):
-    """What turn() multiplies by: cosines and sines (N,HS) -> (cos, cos), (-sin, sin) (N,1,2,HS/2)"""
+    """Cosines and sines (N,HS) -> what turn() takes: (cos, cos) and (-sin, sin), (N,1,2,HS/2)"""
     cos, sin = np.split(angles[:, None, None], 2, axis=-1)
     return np.concatenate([cos, cos], axis=2), np.concatenate([-sin, sin], axis=2)
 
