@@ -13,7 +13,7 @@ import numpy as np
 
 GAP = 16 << 10          # bytes: a gap in what is read costs more than to read so many
 MANY = 32               # rows: the keys and values of so many do not stay in cache between layers
-LARGE = 1 << 16         # numbers: with fewer, a thread more costs what it saves
+LARGE = 1 << 17         # numbers: with fewer, a thread more costs what it saves
 ALL = slice(None)
 
 
