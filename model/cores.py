@@ -40,6 +40,9 @@ for _name in BLAS_VARIABLES:
     os.environ.setdefault(_name, "1")
 if _blas_kernels():
     os.environ.setdefault("OPENBLAS_CORETYPE", _blas_kernels())
+# Where product() gives it more, they wait awake for the next one: 2^21 cycles, less than 1 ms, and
+# not 2^26.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "21")
 
 import collections  # noqa: E402
 import contextlib  # noqa: E402

@@ -94,7 +94,7 @@ class Decoding:
         v_cache[self.row, :, self.slot] = v[self.row, :, self.column]
         o = np.empty((B, T, n_head, HS), qkv.dtype)
         heads = o.swapaxes(1, 2)                            # a view: writing fills o
-        n_parts = self.n_threads if q.size * self.S >= 16 * LARGE else 1
+        n_parts = self.n_threads if q.size * self.S >= 8 * LARGE else 1
 
         def some_rows(part):
             at = part(B)
