@@ -16,6 +16,7 @@ from test_llama import random_params
 def test_parts_add_up_to_the_whole(n_parts, pool, monkeypatch):  # noqa: F811
     """Any number of threads: fewer heads than threads leave some without work of that kind."""
     set_threads(monkeypatch, n_parts, pool)
+    monkeypatch.setattr(decoding, "LARGE", 1)
     cfg = llama.EXAMPLES["Qwen 3"]
     params, tokens = random_params(cfg), np.array([[1, 2, 3], [4, 5, 6]])
     cache = fast.Cache(cfg, 2, like=params["wte.weight"])
