@@ -315,11 +315,15 @@ def hidden_and_grads(
 
 
 class Cache(gpt.Cache):
-    """The definition's Cache, of which some rows can be had."""
+    """The definition's Cache, of which some rows can be had.
+
+    joined: what decoding keeps of the weights beside it, for all of its rows.
+    """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
         fresh = families.of(cfg).Cache(cfg, batch, n_positions, like)
         self.k, self.v, self.length = fresh.k, fresh.v, fresh.length
+        self.joined = {}
 
     def rows(self, part):
         """A cache of the rows of a slice, in the same memory."""

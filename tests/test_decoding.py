@@ -48,6 +48,31 @@ def test_matrices_that_stay_in_bfloat16(name, large, block, pool, monkeypatch): 
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("most", [0, 1 << 30])
+@pytest.mark.parametrize("name", llama.EXAMPLES)
+def test_joined_weights(name, most, turned, monkeypatch):
+    """With weights joined or not: the definition's logits, and those of weights that have learned
+    since, in the same cache."""
+    monkeypatch.setattr(decoding, "JOINED", most)
+    monkeypatch.setattr(fast, "SMALL_MODEL", 0)
+    monkeypatch.setattr(cores, "N_THREADS", 2)
+    cfg = llama.EXAMPLES[name]
+    params, tokens = random_params(cfg), np.array([[1, 2, 3], [4, 5, 6]])
+    if turned:                              # as files have them
+        params = {key: p.T.copy().T for key, p in params.items()}
+    cache = fast.Cache(cfg, 2, like=params["wte.weight"])
+    for _ in range(2):
+        cache.length[...] = 0
+        got = fast.decode(params, cfg, tokens, cache)
+        want, _ = llama.forward(params, cfg, tokens)
+        np.testing.assert_allclose(got, want, atol=1e-12)
+        assert all(cache.joined.values()) == (most > 0)
+        assert cache.rows(slice(0, 1)).joined is cache.joined
+        for p in params.values():
+            p *= 1.5
+
+
 def test_a_family_has_its_own_way():
     for cfg, kind in ((gpt.PRESETS["demo"], decoding.DecodingGPT2),
                       (llama.PRESETS["llama-demo"], decoding.DecodingLlama)):
