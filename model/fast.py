@@ -342,7 +342,7 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     token that counts in each row, which is all that writing needs.
 
     The rows of a small model are divided among threads. The time of a large one goes into reading
-    its weights: there the weights are divided, and each is read once for all rows.
+    its weights: there each product is divided, and each weight is read once for all rows.
     """
     n_new = new_positions(cfg, params, tokens, cache, n_new)
     B, n_params = len(tokens), sum(p.size for p in params.values())
