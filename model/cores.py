@@ -269,8 +269,8 @@ def product(x, w, out=None):
 
     For one thread that takes product after product. The BLAS divides each over threads of its own,
     which wait awake for the next: that costs 10 us, and in_parallel 60, as the interpreter goes
-    from thread to thread. How many threads the BLAS has is said for the whole process, so such products
-    take turns.
+    from thread to thread. How many threads the BLAS has is said for the whole process, so such
+    products take turns.
     Where no such BLAS is known, or w is kept in bfloat16, in_parallel divides the columns.
     """
     if N_THREADS == 1 and isinstance(w, np.ndarray):

@@ -14,6 +14,7 @@ import numpy as np
 GAP = 16 << 10          # bytes: a gap in what is read costs more than to read so many
 MANY = 32               # rows: the keys and values of so many do not stay in cache between layers
 LARGE = 1 << 17         # numbers: with fewer, a thread more costs what it saves
+HEAD_COLUMNS = 512      # of logits at a time: the BLAS's copy of weights stays in cache
 JOINED = 16 << 20       # bytes: of larger blocks no weights are joined
 ALL = slice(None)
 
@@ -58,9 +59,18 @@ class Decoding:
         if only_last:
             x = x.reshape(B, T, -1)[np.arange(B), self.n_new - 1]
         y = self.norm(x, self.params, "ln_f")
-        w = self.params[families.head_name(self.cfg)]
-        logits = self.product(y, w[: self.cfg.vocab_size].T)
+        logits = np.empty((len(y), self.cfg.vocab_size), y.dtype)
+        in_parallel(functools.partial(self.head, y, logits), self.n_threads)
         return logits if only_last else logits.reshape(B, T, -1)
+
+    def head(self, y, logits, part):
+        """Some columns of the logits."""
+        w = self.params[families.head_name(self.cfg)]
+        mine = part(self.cfg.vocab_size)
+        for begin in range(mine.start, mine.stop, HEAD_COLUMNS):
+            end = min(begin + HEAD_COLUMNS, mine.stop)
+            at = slice(begin, end)
+            logits[:, at] = y @ w[at].T
 
     def layer_params(self, i):
         """The parameters of block i."""

@@ -26,6 +26,7 @@ BLOCKS = {
         "QUERY_BLOCK": 3,
         "LOGIT_FLOATS": 200,
         "LARGE": 1,
+        "HEAD_COLUMNS": 4,
         "PART": 1,
     },
     "uneven": {
@@ -33,6 +34,7 @@ BLOCKS = {
         "QUERY_BLOCK": 4,
         "LOGIT_FLOATS": 4000,
         "LARGE": 2,
+        "HEAD_COLUMNS": 5,
         "PART": 1,
     },
     "single": {
@@ -40,6 +42,7 @@ BLOCKS = {
         "QUERY_BLOCK": 1,
         "LOGIT_FLOATS": 1,
         "LARGE": 1,
+        "HEAD_COLUMNS": 1,
         "PART": 1,
     },
 }
