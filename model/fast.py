@@ -294,6 +294,8 @@ def hidden_and_grads(
         if not want_grads:
             return loss, {}
         check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
+        if dwte is not None and lora.SCALE in params:
+            raise ValueError("head: dwte is given, but an adapter leaves wte.weight as it is")
         if dwte is not None:
             check_shape("head: dwte", dwte, grads["wte.weight"].shape)
             if np.shares_memory(dwte, grads["wte.weight"]):
