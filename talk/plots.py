@@ -80,8 +80,8 @@ def bars(axes, found, series, groups):
     axes.set_xticks(range(len(groups)), names)
     axes.set_ylim(0, 114)
     axes.set_yticks(range(0, 101, 20))
-    if len(series) > 1:                 # beside the axes, where no bar is
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if len(series) > 1:                 # above the axes, where no bar is
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(series))
 
 
 def curve(axes, found, label, x, name, which, scale=1.0):
@@ -110,6 +110,7 @@ def curve(axes, found, label, x, name, which, scale=1.0):
 
 def title(figure, text):
     """Write what the experiment showed above the drawing."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     figure.suptitle(textwrap.fill(text, 72), x=0.02, ha="left", fontsize=11)
 
 
