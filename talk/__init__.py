@@ -6,4 +6,8 @@
 
 In the order of the talk:
     spelling                 tokens hide the letters of a word
+    in_context               examples in front of a question teach without training
+    induction                the heads that copy what came next the last time
+    as_assistant             a transcript makes base answer, and ask on
+    working_memory           what stands in the context is read, not recollected
 """
