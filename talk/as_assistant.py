@@ -47,10 +47,10 @@ def prompt(rng, way, asked, others):
 
 def marks(asked, text):
     """(answers in form, rightly, then writes the person's line) of what was written behind."""
-    first, *rest = text.strip().split("\n")
-    begin, end = asked["reply"].split(asked["answer"])
-    answers = first.startswith(begin) and first.endswith(end)
-    return answers, first == asked["reply"], any(line.startswith("Human:") for line in rest)
+    first, _, _ = text.strip().partition(".")           # its first sentence
+    begin = asked["reply"][:asked["reply"].index(asked["answer"])]
+    right = f"{first}." == asked["reply"]
+    return first.startswith(begin), right, "\nHuman:" in text
 
 
 def ask(model, way, entities, known, rng):
