@@ -65,14 +65,22 @@ def test_what_is_taught_has_no_wording_that_is_held_out(rng, entities):
 def test_questions_have_k_examples_of_words_held_out(rng, task, k):
     for _ in range(10):
         text, answer = in_context.question(rng, task, k)
-        assert text.count(",") == k
+        *lines, asked = text.split("\n")
+        assert len(lines) == k
         if task == "look up":
-            before, _, noun = text.rpartition(", ") if k else ("", "", text[len("Word list: "):])
-            assert f"{noun} {answer}" in before or k == 0
-            assert noun in toybooks.nouns(held_out=True)
+            assert k == 0 or asked + answer in lines
+            assert asked.strip() in toybooks.nouns(held_out=True)
         else:
-            word = text.rpartition(", ")[2].removeprefix("Exercise: ").removesuffix(":").split()
+            word = asked.removesuffix(":").split()
             assert toyworld.is_held_out(*word) and set(word) <= set(answer.split())
+
+
+def test_only_what_can_be_known_counts():
+    from small_talker import TOK
+    (ids, mask), = in_context.rows_of([[(" lamp lamp", False), (" lamp", True)]], TOK)
+    n = len(TOK.encode_ordinary(" lamp lamp"))
+    assert TOK.decode(ids[1:]) == " lamp lamp lamp" and ids[0] == TOK.eot_token
+    assert mask == [0] * (n + 1) + [1] * (len(ids) - n - 1)
 
 
 @pytest.mark.parametrize("text, expected", [

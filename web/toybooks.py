@@ -5,7 +5,6 @@ are invented for one page each: drills, word lists that are gone through again, 
 applied line by line. Nothing of them helps on another page, so learning them by heart is no use.
 """
 
-from itertools import product
 from typing import NamedTuple
 
 from web.toywords import KINDS, listed
@@ -69,8 +68,8 @@ def transcript_page(rng, entities):
 # ---------------------------------------------------------------- exercises in invented tongues
 
 SYLLABLES = """
-    ba be bo da de do fa fe fo ga go ha he ho ka ke ki la le li lo lu ma me mi mo mu na ne no nu pa
-    pe po ra re ri ro sa se so su ta te ti to tu va ve wa we wo
+    ba be bo do du fe fo gu ha he ho ke la le li ma me mo mu ne no pa pe po ra re ri ro sa se so su
+    ta te ti to
 """.split()
 NOUNS = """
     lamp tea goat boat soup hat key door bed bell bird book bread bridge candle cat chair cloud coat
@@ -78,27 +77,24 @@ NOUNS = """
     milk moon mouse night nut oil paper pear rain river road rope salt sand sea ship shoe snow song
     star stone sun table town tree wall water wind wolf wood
 """.split()
-ORDERS = {"as it is": (0, 1, 2), "reversed": (2, 1, 0), "turned": (1, 2, 0), "swapped": (1, 0, 2)}
-DOUBLED = ("nothing", "the first", "the last")
+ORDERS = {"as it is": (0, 1, 2), "reversed": (2, 1, 0), "turned": (1, 2, 0)}
 
 
 class Rule(NamedTuple):
-    """What is done with each word of an exercise, in this order."""
+    """What an exercise does with each word."""
 
     order: str                          # in which the three syllables come
-    doubled: str                        # which of them is then said twice
-    with_ending: bool                   # whether a syllable is added, the same to all words
+    then: str                           # "nothing"; the last one "twice"; "ending" adds a syllable
 
 
-RULES = [Rule(*parts) for parts in product(ORDERS, DOUBLED, (False, True))]
-HELD_OUT_RULES = [
-    Rule("reversed", "nothing", True),
-    Rule("as it is", "the last", True),
-    Rule("turned", "the first", False),
-    Rule("turned", "nothing", True),
-    Rule("swapped", "the first", True),
-    Rule("reversed", "the last", False),
+RULES = [
+    Rule("as it is", "nothing"),
+    Rule("as it is", "twice"),
+    Rule("as it is", "ending"),
+    Rule("reversed", "nothing"),
+    Rule("reversed", "twice"),
 ]
+HELD_OUT_RULES = [Rule("reversed", "ending"), Rule("turned", "nothing"), Rule("turned", "ending")]
 
 
 def new_word(rng, n=3, held_out=False):
@@ -114,50 +110,72 @@ def nouns(held_out=False):
     return NOUNS[::5] if held_out else [noun for noun in NOUNS if noun not in NOUNS[::5]]
 
 
+def endings(held_out=False):
+    """The syllables that exercises add to words that are, or are not, kept for testing."""
+    last = SYLLABLES[::6]
+    return last if held_out else [syllable for syllable in SYLLABLES if syllable not in last]
+
+
 def apply(rule, word, ending):
-    """The syllables that a rule makes of a word: reversed, with the ending lu: so ke ma lu."""
+    """The syllables that a rule makes of a word: so ke ma, reversed with the ending du, ma ke so du
+
+    All words of an exercise get the same ending, if its rule adds one.
+    """
     made = [word[i] for i in ORDERS[rule.order]]
-    if rule.doubled == "the first":
-        made.insert(0, made[0])
-    if rule.doubled == "the last":
-        made.append(made[-1])
-    return made + [ending] * rule.with_ending
+    last = {"nothing": [], "twice": made[-1:], "ending": [ending]}
+    return made + last[rule.then]
+
+
+# A page of exercises is a list of (part, counts): counts tells whether the part can be known from
+# those before it. The others are by lot, and nothing is to be learned from them.
+
+
+def text_of(page):
+    """The text of a page of exercises."""
+    return "".join(part for part, _ in page)
+
+
+def spoken(syllables):
+    """Syllables as they stand on pages, each behind a space."""
+    return "".join(f" {syllable}" for syllable in syllables)
 
 
 def drill(rng):
     """A page on which a few syllables are said three times."""
-    said = " ".join(rng.sample(SYLLABLES, rng.randint(3, 10)))
-    return f"Say it three times: {said} {said} {said}"
+    said = spoken(rng.sample(SYLLABLES, rng.randint(3, 10)))
+    return [(said, False), (said, True), (said, True)]
 
 
 def translations(rng, n, held_out=False):
-    """n entries of a word list: "lamp so ke"."""
+    """n entries of a word list, (noun, word) each: (" lamp", " so ke")."""
     found = []
     for noun in rng.sample(nouns(held_out), n):
-        found.append(" ".join([noun, *new_word(rng, 2, held_out)]))
+        found.append((f" {noun}", spoken(new_word(rng, 2, held_out))))
     return found
 
 
 def word_list(rng):
     """A page with a list of words of a new tongue, which is gone through twice more."""
-    entries = translations(rng, rng.randint(1, 6))
-    found = list(entries)
-    for _ in range(2):
+    entries, page = translations(rng, rng.randint(2, 6)), []
+    for counts in (False, True, True):
+        for noun, word in entries:
+            page += [(noun, False), (f"{word}\n", counts)]
         rng.shuffle(entries)
-        found += entries
-    return f"Word list: {', '.join(found)}"
+    return page
 
 
 def examples(rng, rule, n, held_out=False):
-    """n lines of an exercise, a word and what the rule makes of it: "ma ke so: so ke ma lu"."""
-    ending, found = rng.choice(SYLLABLES), []
+    """n lines of an exercise, (a word, what the rule makes of it): (" so ke ma:", " ma ke so")."""
+    ending, found = rng.choice(endings(held_out)), []
     for _ in range(n):
         word = new_word(rng, held_out=held_out)
-        found.append(f"{' '.join(word)}: {' '.join(apply(rule, word, ending))}")
+        found.append((f"{spoken(word)}:", spoken(apply(rule, word, ending))))
     return found
 
 
 def exercise(rng):
     """A page on which one rule is applied to one word after the other."""
-    rule = rng.choice([rule for rule in RULES if rule not in HELD_OUT_RULES])
-    return f"Exercise: {', '.join(examples(rng, rule, 7))}"
+    page = []
+    for word, made in examples(rng, rng.choice(RULES), rng.randint(4, 9)):
+        page += [(word, False), (f"{made}\n", True)]
+    return page
