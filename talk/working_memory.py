@@ -1,8 +1,7 @@
 """working_memory.py: what stands in the context is read, what is in the weights is recollected.
 
 A model knows the facts of pages as one knows what one read a month ago: often seen, well known;
-seen once, vaguely. What stands before the question is at hand as a whole. So it pays to paste the
-text one asks about, even if the model should know it.
+seen once, vaguely. What stands before the question is at hand. So paste the text you ask about.
 
 Refuted if answers from a passage are right in less than 95 % of cases, if they depend on how many
 pages told the fact, or if a passage that contradicts those pages is not followed.
@@ -29,9 +28,6 @@ ASKED = {
     "contradiction": "a passage says something else",
     "before": "before it was taught to read passages",
 }
-
-
-# ------------------------------------------------------------------------- entities and questions
 
 
 def known_entities(run):
@@ -95,9 +91,6 @@ def tasks(rng, entities):
     return found
 
 
-# ---------------------------------------------------------------------------------- experiment
-
-
 def about_another(model, entities, others, rng):
     """Ask for well-known facts behind a passage about another entity of the same kind.
 
@@ -112,9 +105,8 @@ def about_another(model, entities, others, rng):
     from_passage = right(model, [one for one, _ in asked])
     known = right(model, [{**one, "answer": fact} for one, fact in asked])
     print("   a passage about another of its kind, facts of 20 pages or more:")
-    label = "answered with what the passage says:"
-    return {"of another": share(f"{label:37}", from_passage.sum(), len(asked)),
-            "of its own": share(f"{'answered with its own fact:':37}", known.sum(), len(asked))}
+    return {"of another": share("   it says what the passage says:", from_passage.sum(), len(asked)),
+            "of its own": share("   it says its own fact:         ", known.sum(), len(asked))}
 
 
 def experiment(run, seed):

@@ -1460,14 +1460,14 @@ FAULTS = [
           "        params[name] = params[name].copy()\n",
           "        params[name] = params[name].view()\n",
           "tests/test_talk_induction.py::test_a_head_that_is_off_adds_nothing"),
-    Fault("what-is-by-lot-counts-too", "talk/in_context.py",
+    Fault("what-is-by-lot-counts-too", "web/toybooks.py",
           "            mask += [int(counts)] * len(of_part)\n",
           "            mask += [1] * len(of_part)\n",
-          "tests/test_talk_context.py::test_only_what_can_be_known_counts"),
-    Fault("control-cut-by-characters", "talk/in_context.py",
+          "tests/test_toybooks.py::test_only_what_can_be_known_counts"),
+    Fault("control-cut-by-characters", "web/toybooks.py",
           "        n = len(tokenizer.encode_ordinary(text))\n",
           "        n = len(text)\n",
-          "tests/test_talk_context.py::test_the_control_reads_as_many_tokens"),
+          "tests/test_toybooks.py::test_pages_are_cut_to_as_many_tokens"),
 ]
 
 

@@ -1,6 +1,4 @@
-"""talk/working_memory.py, in_context.py, as_assistant.py: what is asked, and what counts as right."""
-
-from pathlib import Path
+"""talk/working_memory.py, in_context.py, as_assistant.py: what is asked, what counts as right."""
 
 import pytest
 
@@ -75,14 +73,6 @@ def test_questions_have_k_examples_of_words_held_out(rng, task, k):
             assert toyworld.is_held_out(*word) and set(word) <= set(answer.split())
 
 
-def test_only_what_can_be_known_counts():
-    from small_talker import TOK
-    (ids, mask), = in_context.rows_of([[(" lamp lamp", False), (" lamp", True)]], TOK)
-    n = len(TOK.encode_ordinary(" lamp lamp"))
-    assert TOK.decode(ids[1:]) == " lamp lamp lamp" and ids[0] == TOK.eot_token
-    assert mask == [0] * (n + 1) + [1] * (len(ids) - n - 1)
-
-
 @pytest.mark.parametrize("text, expected", [
     (" The kip eats snails.\nHuman: Who?", (True, True, True)),
     (" The kip eats beetles.\nHuman: Who?\nAssistant:", (True, False, True)),
@@ -100,17 +90,3 @@ def test_transcripts_are_not_about_those_that_are_asked_about(entities):
     told, asked = as_assistant.halves(entities)
     assert len(told) + len(asked) == len(entities)
     assert not {one["name"] for one in told} & {one["name"] for one in asked}
-
-
-def test_the_control_reads_as_many_tokens(monkeypatch, rng):
-    import sample
-    from small_talker import CFG, PARAMS, TOK
-    monkeypatch.setattr(sample, "load_model", lambda folder: (PARAMS, CFG, TOK))
-    monkeypatch.setattr(Path, "glob", lambda *_: [Path("a.jsonl.gz")])
-    page = "the goat is lit. " * 9
-    monkeypatch.setattr(in_context, "read_documents", lambda _: [("train", page), ("val", "no")])
-    texts = ["lamp lamp", "the lamp is lit", "said 123"]
-    found = in_context.ordinary(Path("run"), texts, rng)
-    for text, other in zip(texts, found):
-        assert page.startswith(other)
-        assert len(TOK.encode_ordinary(other)) == len(TOK.encode_ordinary(text))

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from web import toybooks, toywords, toyworld
+from small_talker import TOK
 
 
 @pytest.fixture
@@ -117,3 +118,17 @@ def test_words_that_are_held_out_stand_on_no_page(rng):
         assert noun.strip() in toybooks.nouns(held_out=True)
         assert toyworld.is_held_out(*word.split())
     assert not set(toybooks.nouns()) & set(toybooks.nouns(held_out=True))
+
+
+def test_only_what_can_be_known_counts():
+    (ids, mask), = toybooks.rows_of([[(" lamp lamp", False), (" lamp", True)]], TOK)
+    n = len(TOK.encode_ordinary(" lamp lamp"))
+    assert TOK.decode(ids[1:]) == " lamp lamp lamp" and ids[0] == TOK.eot_token
+    assert mask == [0] * (n + 1) + [1] * (len(ids) - n - 1)
+
+
+def test_pages_are_cut_to_as_many_tokens(rng):
+    page, texts = "the goat is lit. " * 9, ["lamp lamp", "the lamp is lit", "said 123"]
+    for text, cut in zip(texts, toybooks.cut_alike(rng, [page], texts, TOK)):
+        assert page.startswith(cut)
+        assert len(TOK.encode_ordinary(cut)) == len(TOK.encode_ordinary(text))

@@ -179,3 +179,26 @@ def exercise(rng):
     for word, made in examples(rng, rng.choice(RULES), rng.randint(4, 9)):
         page += [(word, False), (f"{made}\n", True)]
     return page
+
+
+def rows_of(pages, tokenizer):
+    """[(ids, mask)] of pages of exercises; the mask is 1 where a token can be known."""
+    found = []
+    for page in pages:
+        ids, mask = [tokenizer.eot_token], [0]
+        for part, counts in page:
+            of_part = tokenizer.encode_ordinary(part)
+            ids += of_part
+            mask += [int(counts)] * len(of_part)
+        found.append((ids, mask))
+    return found
+
+
+def cut_alike(rng, pages, texts, tokenizer):
+    """A page, drawn by lot, for each text, cut to as many tokens as the text has."""
+    ids = [tokenizer.encode_ordinary(page) for page in pages]
+    found = []
+    for text in texts:
+        n = len(tokenizer.encode_ordinary(text))
+        found.append(tokenizer.decode(rng.choice(ids)[:n]))
+    return found
