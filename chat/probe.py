@@ -148,12 +148,15 @@ class Probed(NamedTuple):
     free: dict                          # that of honest/ at temperature 1
 
 
-def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", asked=None):
+def probe(
+    run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", asked=None, out=None
+):
     """base/ -> honest/. Returns a Probed.
 
-    asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already.
+    asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already. out: another
+    stage to make; its conversations then lie beside it, and not in chat/.
     """
-    name = "honest_control" if control else "honest"
+    name = out or ("honest_control" if control else "honest")
     model = tuning.load_stage(run, "sft")
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")
@@ -163,7 +166,8 @@ def probe(run, recipe=options.SFT, seed=0, control=False, on_mismatch="error", a
     if not counts["known"] or not counts["unknown"]:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known "
                          f"and {counts['unknown']} unknown: there is nothing to tell apart")
-    path = run / "chat" / f"{name}.jsonl"
+    path = run / f"{name}.jsonl" if out else run / "chat" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
     honest = tuning.load_stage(run, name, mend="python -m chat.probe")

@@ -1,6 +1,6 @@
 """Runs the experiments of the talk: all of them, or some.
 
-    python -m talk                          all, on out/demo; results that are kept are not made again
+    python -m talk                          all, on out/demo, where no result of them is kept
     python -m talk spelling tools           some
     python -m talk --list                   what there is
     python -m talk --seeds 3                each with three seeds: mean and spread

@@ -64,8 +64,15 @@ def replies(model, conversations, n_tokens=64, temperature=0.0, seed=0):
     texts = []
     for i in range(0, len(prompts), 128):
         written = generate.generate(
-            params, cfg, tokenizer, prompts[i:i + 128], stop=stop, max_new_tokens=n_tokens,
-            temperature=temperature, seed=seed)
+            params,
+            cfg,
+            tokenizer,
+            prompts[i:i + 128],
+            stop=stop,
+            max_new_tokens=n_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
         texts += [sample.reply_text(reply.ids, tokenizer) for reply in written]
     return texts
 
@@ -73,26 +80,37 @@ def replies(model, conversations, n_tokens=64, temperature=0.0, seed=0):
 def continuations(model, texts, n_tokens, temperature, seed=0):
     """What a model writes after each text, as if it continued a document, up to its end."""
     params, cfg, tokenizer = model
-    end, written = tokenizer.eot_token, []
+    end = tokenizer.eot_token
     prompts = [[end, *tokenizer.encode_ordinary(text)] for text in texts]
+    found = []
     for i in range(0, len(prompts), 128):
-        replied = generate.generate(
-            params, cfg, tokenizer, prompts[i:i + 128], stop={end}, max_new_tokens=n_tokens,
-            temperature=temperature, seed=seed, tools=False)
-        for reply in replied:
-            written.append(tokenizer.decode([token for token in reply.ids if token != end]))
-    return written
+        written = generate.generate(
+            params,
+            cfg,
+            tokenizer,
+            prompts[i:i + 128],
+            stop={end},
+            max_new_tokens=n_tokens,
+            temperature=temperature,
+            seed=seed,
+            tools=False,
+        )
+        for reply in written:
+            ids = [token for token in reply.ids if token != end]
+            found.append(tokenizer.decode(ids))
+    return found
 
 
 def right(model, tasks, temperature=0.0, seed=0):
     """(tasks,) whether each task was answered rightly."""
-    verdicts = arena.ask(*model, tasks, temperature, seed, max_tokens=80)[1]
+    _, verdicts = arena.ask(*model, tasks, temperature, seed, max_tokens=80)
     return np.array([verdict.correct for verdict in verdicts])
 
 
 def both_ways(label, model, tasks, seed):
     """Print and return a model's accuracy at temperature 1, and print the greedy one."""
-    ok, greedy = right(model, tasks, 1.0, seed), right(model, tasks)
+    greedy = right(model, tasks)
+    ok = right(model, tasks, 1.0, seed)
     return share(f"{label} greedy {greedy.mean():.1%}, at temperature 1", ok.sum(), len(ok))
 
 
@@ -122,7 +140,14 @@ def teach(run, name, rows, steps, seed, start="base", **settings):
     name: EXPERIMENT/MODEL, such as "tools/head". settings: of the recipe, such as lr and batch.
     A step has 32 conversations and no text that the base model read.
     """
-    recipe = replace(options.SFT, steps=steps, lr=2e-3, warmup=10, replay=0, save_every=steps)
+    recipe = replace(
+        options.SFT,
+        steps=steps,
+        lr=2e-3,
+        warmup=10,
+        replay=0,
+        save_every=steps,
+    )
     recipe = replace(recipe, **settings)
     path = write(run, name, seed, rows)
     align.sft(run, recipe, seed, "restart", [path], start, stage(name, seed))
@@ -136,12 +161,21 @@ def study(run, name, texts, steps, seed, start="base", **settings):
     both kinds count the same. A text longer than a window is several of them. settings: of the
     recipe; the rate is constant and 0.0004 unless they say otherwise.
     """
-    recipe = replace(options.SFT, steps=steps, lr=4e-4, min_lr=4e-4, warmup=10, batch=8, replay=8,
-                     save_every=steps)
+    recipe = replace(
+        options.SFT,
+        steps=steps,
+        lr=4e-4,
+        min_lr=4e-4,
+        warmup=10,
+        batch=8,
+        replay=8,
+        save_every=steps,
+    )
     recipe = replace(recipe, **settings)
     model = params, cfg, tokenizer = tuning.load_stage(run, start)
     path = write(run, name, seed, [{"text": text} for text in texts])
-    batches = lessons.Batches(windows(texts, tokenizer, cfg.n_positions), recipe.batch, seed)
+    rows = windows(texts, tokenizer, cfg.n_positions)
+    batches = lessons.Batches(rows, recipe.batch, seed)
     old = tuning.replay_text(run, recipe, tokenizer, cfg, seed)
     identity = tuning.identity("study", seed, params, [path], old)
     with tuning.begun(run / stage(name, seed), model, recipe, identity, "restart") as learner:
@@ -169,9 +203,23 @@ def reinforce(run, name, reward, seed, start, tasks=None, held_out=None, **setti
     reward, tasks, held_out: as for align.rl. settings: of the recipe; steps and lr are among them.
     Returns (what held-out tasks measure before, after, the rows of the log).
     """
-    recipe = replace(options.RL, min_lr=settings["lr"], batch=0, save_every=settings["steps"])
+    recipe = replace(
+        options.RL,
+        min_lr=settings["lr"],
+        batch=0,
+        save_every=settings["steps"],
+    )
     recipe = replace(recipe, **settings)
     out = stage(name, seed)
     before, after = align.rl(
-        run, recipe, reward, seed, "restart", tasks, held_out, out, start)
+        run,
+        recipe,
+        reward,
+        seed,
+        "restart",
+        tasks,
+        held_out,
+        out,
+        start,
+    )
     return before, after, log_of(run / out)

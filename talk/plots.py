@@ -14,6 +14,7 @@ import numpy as np
 
 INSTALL = "pip install -r talk/requirements.txt"
 SIZE = (7.0, 4.2)                       # inches
+STYLE = {"font.size": 9, "legend.fontsize": 8, "legend.frameon": False}
 FILLS = [("white", ""), ("0.55", ""), ("0.85", "///"), ("0.2", ""), ("white", "...")]
 LINES = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1)), "v")]
 
@@ -21,7 +22,12 @@ LINES = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1)), "v")]
 
 
 def values(found, label):
-    """The numbers of a label in all worlds and seeds: (found,), or (found, points) for a curve."""
+    """The numbers of a label in all worlds and seeds: (found,), or (found, points) for a curve.
+
+    A list of labels of numbers makes a curve, too.
+    """
+    if isinstance(label, list):
+        return np.stack([values(found, each) for each in label], axis=1)
     return np.array([numbers[label] for numbers in found], float)
 
 
@@ -45,33 +51,59 @@ def bars(axes, found, series, groups):
     series: {what the bars of one filling are: their labels, one for each group}. groups: what
     stands below each group. Values are shares, and shown in percent.
     """
-    width = 0.8 / len(series)
+    width = min(0.4, 0.8 / len(series))
     for i, (name, labels) in enumerate(series.items()):
-        fill, hatch = FILLS[i % len(FILLS)]
-        x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
-        height = [100 * mean(found, label) for label in labels]
-        error = [100 * spread(found, label) for label in labels]
-        axes.bar(x, height, width, label=name, color=fill, hatch=hatch, edgecolor="black",
-                 yerr=error if len(found) > 1 else None, capsize=3)
-        for place, value, above in zip(x, height, error):
-            axes.text(place, value + above + 1, f"{value:.0f}", ha="center", va="bottom",
-                      fontsize=8)
-    axes.set_xticks(range(len(groups)), [textwrap.fill(group, 16) for group in groups])
-    axes.set_ylim(0, 112)
+        fill, hatch = FILLS[i % len(FILLS)] if len(series) > 1 else ("0.75", "")
+        middle = i - (len(series) - 1) / 2
+        places = np.arange(len(groups)) + middle * width
+        heights = 100 * mean(found, labels)
+        errors = 100 * spread(found, labels)
+        axes.bar(
+            places,
+            heights,
+            width,
+            label=name,
+            color=fill,
+            hatch=hatch,
+            edgecolor="black",
+            yerr=errors if len(found) > 1 else None,
+            capsize=3,
+        )
+        for x, height, error in zip(places, heights, errors):
+            axes.annotate(
+                f"{height:.0f}",
+                (x, height + error + 1),
+                ha="center",
+                fontsize=8,
+            )
+    names = [textwrap.fill(group, 88 // len(groups)) for group in groups]
+    axes.set_xticks(range(len(groups)), names)
+    axes.set_ylim(0, 114)
     axes.set_yticks(range(0, 101, 20))
-    if len(series) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if len(series) > 1:                 # beside the axes, where no bar is
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def curve(axes, found, label, x, name, which, scale=1.0):
     """A line through the means of a curve; a grey band shows the spread of several worlds.
 
-    x: where its points stand. which: the number of its style. scale: 100 for shares in percent.
+    label: of a curve, or a list of labels of numbers. x: where its points stand. which: the number
+    of its style. scale: 100 for shares in percent.
     """
     style, mark = LINES[which % len(LINES)]
-    middle, apart = scale * mean(found, label), scale * spread(found, label)
-    axes.plot(x, middle, linestyle=style, marker=mark, markersize=4, color="black", label=name,
-              markerfacecolor="white", markevery=max(1, len(middle) // 12))
+    middle = scale * mean(found, label)
+    apart = scale * spread(found, label)
+    axes.plot(
+        x,
+        middle,
+        label=name,
+        color="black",
+        linestyle=style,
+        marker=mark,
+        markersize=4,
+        markerfacecolor="white",
+        markevery=max(1, len(middle) // 12),
+    )
     if len(found) > 1:
         axes.fill_between(x, middle - apart, middle + apart, color="0.8", linewidth=0)
 
@@ -105,8 +137,9 @@ def save(module, found, runs):
     seeds = len(found) // len(runs)
     command = f"python -m talk.{name} --run {' '.join(map(str, runs))}"
     command += f" --seeds {seeds}" if seeds > 1 else ""
-    worlds = f"{len(runs)} world{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}"
-    with matplotlib.rc_context({"svg.hashsalt": name, "font.size": 9}):
+    worlds = "worlds: " if len(runs) > 1 else "world: "
+    worlds += ", ".join(run.name for run in runs)
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(SIZE, layout="constrained")
         module.plot(figure, found)
         figure.supxlabel(f"{worlds}   {command}", x=0.02, ha="left", fontsize=6.5, color="0.3")
