@@ -27,9 +27,10 @@ def test_the_entities_of_a_run_are_those_of_its_world(entities):
         assert all(world[one["name"]][key] == value for key, value in one.items())
 
 
-def test_names_that_were_never_read_begin_like_no_other(rng, entities):
-    new = working_memory.new_entities(rng, 40, entities)
-    names = " ".join(one["name"].lower() for one in entities)
+def test_names_that_were_never_read_begin_like_no_other(rng):
+    others = working_memory.new_entities(rng, 400, [])
+    new = working_memory.new_entities(rng, 40, others)
+    names = " ".join(one["name"].lower() for one in others)
     assert len(new) == 40 and all(one["exposure"] == 0 for one in new)
     assert not [one for one in new if one["stem"] in names]
 
