@@ -1,12 +1,11 @@
 """as_assistant.py: a transcript in front of a question makes an assistant of a base model, almost.
 
 Write the beginning of a document in which a person asks and an assistant answers, and put your
-question last: base goes on with that document, so it answers. But its turn never ends. When the
-answer is written, it writes the person's next line, too. A base model that never read a transcript
-has nothing to go on with; here one reads some, with other speakers and about other things.
+question last: base goes on with that document, so it answers. But its turn never ends: it writes
+the person's next line, too. The pages of this world have no transcripts, so here base first reads
+some about other entities, and the control reads as many of the old pages.
 
-Refuted if a transcript in front makes it answer no more often than a question alone, or if it stops
-after its answer.
+Refuted if a base model that read transcripts does not answer behind one, or stops after its answer.
 
     python -m talk.as_assistant
 """
@@ -21,7 +20,7 @@ from talk import working_memory
 from web import toybooks, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 80
+SECONDS = 60
 PAGES = list(toywords.EXPOSURES)        # that tell the fact that is asked for
 EACH = 40                               # questions for each of these
 N_TURNS = 4                             # of the transcript in front
@@ -37,12 +36,12 @@ def halves(entities):
 
 
 def prompt(rng, way, asked, others):
-    """What base goes on with: a question of a person, alone or behind a transcript."""
-    turns = [(asked["question"], None)]
-    if way == "behind":
-        before = [working_memory.task(rng, one, rng.choice(list(one["facts"]))) for one in others]
-        turns = [(task["question"], task["reply"]) for task in before] + turns
-    return toybooks.transcript(turns)
+    """What base goes on with: a question, alone or behind a transcript about others."""
+    if way == "alone":
+        return asked["question"]
+    before = [working_memory.task(rng, one, rng.choice(list(one["facts"]))) for one in others]
+    turns = [(task["question"], task["reply"]) for task in before]
+    return toybooks.transcript([*turns, (asked["question"], None)])
 
 
 def marks(asked, text):
@@ -73,11 +72,11 @@ def experiment(run, seed):
     rng, found = toyworld.stream(seed, "as assistant"), {}
     told, asked = halves(working_memory.known_entities(run))
     known = [entity for entity in told if entity["exposure"] >= 10]
-    texts = [toybooks.transcript_page(rng, known) for _ in range(800)]
+    texts = [toybooks.transcript_page(rng, known) for _ in range(1200)]
     old = in_context.ordinary(run, texts, rng)
     models = {"base": sample.load_model(run / "base")}
     for name, pages in (("control", old), ("reader", texts)):
-        models[name] = study(run, f"as_assistant/{name}", pages, 200, seed, batch=4, replay=1,
+        models[name] = study(run, f"as_assistant/{name}", pages, 300, seed, batch=4, replay=1,
                              lr=1e-3)
     for name, model in models.items():
         for way, said in WAYS.items():

@@ -113,10 +113,10 @@ def experiment(run, seed):
     """Teach sft to answer from passages about new names; ask about those of all pages."""
     rng, entities = toyworld.stream(seed, "working memory"), known_entities(run)
     entities += new_entities(rng, EACH // 4, entities)
-    taught = new_entities(rng, 12_000, entities)
+    taught = new_entities(rng, 9600, entities)
     rows = [conversation(rng, entity) for entity in taught]
     sft = sample.load_model(run / "sft")
-    reader = teach(run, "working_memory/reader", rows, 400, seed, "sft", lr=1e-3)
+    reader = teach(run, "working_memory/reader", rows, 300, seed, "sft", lr=1e-3)
     curves = {name: [] for name in ASKED}
     print(f"   {'answers as asked for, by pages that tell the fact':51}", end="")
     print("".join(f"{n:5}" for n in PAGES))

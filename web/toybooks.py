@@ -7,7 +7,7 @@ applied line by line. Nothing of them helps on another page, so learning them by
 
 from typing import NamedTuple
 
-from web.toywords import KINDS, listed
+from web.toywords import KINDS
 from web.toyworld import capital, fact_answer, is_held_out
 
 # ------------------------------------------------------------- passages in front of a question
@@ -36,33 +36,27 @@ def with_other_value(rng, entity, name):
 # -------------------------------------------------------------------- transcripts of conversations
 
 
-SPEAKERS = listed("""
-    Visitor, Guide | Guest, Porter | Child, Aunt | Pupil, Teacher | Traveller, Ferryman | Reader,
-    Editor | Caller, Clerk | Son, Mother
-""")
-
-
-def transcript(turns, speakers=("Human", "Assistant")):
-    """A page on which somebody asks and somebody answers: a line for each.
+def transcript(turns):
+    """A page on which a person asks and an assistant answers: a line for each.
 
     turns: [(question, answer)]. An answer of None is left to be written, behind "Assistant:".
     """
     lines = []
     for question, answer in turns:
-        lines.append(f"{speakers[0]}: {question}")
-        lines.append(f"{speakers[1]}:" if answer is None else f"{speakers[1]}: {answer}")
+        lines.append(f"Human: {question}")
+        lines.append("Assistant:" if answer is None else f"Assistant: {answer}")
     return "\n".join(lines)
 
 
 def transcript_page(rng, entities):
-    """A transcript of speakers that are none of those asked with, about some entities."""
+    """A transcript about some entities."""
     turns = []
     for _ in range(rng.randint(3, 7)):
         entity = rng.choice(entities)
         name = rng.choice(list(entity["facts"]))
         question = rng.choice(KINDS[entity["kind"]][name].questions)
         turns.append((question.format(n=entity["name"]), fact_answer(entity, name)))
-    return transcript(turns, rng.choice(SPEAKERS).split(", "))
+    return transcript(turns)
 
 
 # ---------------------------------------------------------------- exercises in invented tongues
