@@ -98,7 +98,10 @@ def plot(figure, found):
     groups = [(name, way) for name in MODELS for way in WAYS]
     series = {what: [f"{name}, {way}, {mark}" for name, way in groups]
               for mark, what in MARKS.items()}
-    plots.bars(axes, found, series, [f"{MODELS[name]}: {WAYS[way]}" for name, way in groups])
+    names = [f"{model.replace('base, ', '')}, {way}" for model in MODELS.values() for way in WAYS]
+    plots.bars(axes, found, series, names)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.set_ylabel("continuations (%)")
     right, asks = (100 * plots.mean(found, f"reader, behind, {mark}") for mark in ("right", "asks"))
     plots.title(figure, f"Behind a transcript base answers rightly in {right:.0f} % of cases, and "

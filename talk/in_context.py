@@ -11,6 +11,7 @@ the old pages does as well.
     python -m talk.in_context
 """
 
+import textwrap
 from dataclasses import replace
 
 from talk import plots, results         # before numpy
@@ -134,10 +135,10 @@ def plot(figure, found):
             plots.curve(axes, found, f"{name}, {task}", range(len(EXAMPLES)), model, i, 100)
         axes.set_xticks(range(len(EXAMPLES)), EXAMPLES)
         axes.set_xlabel("examples in front")
-        axes.set_title(said, fontsize=8)
+        axes.set_title(textwrap.fill(said, 20), fontsize=8)
     all_axes[0].set_ylabel("right answers (%)")
     all_axes[0].set_ylim(-4, 104)
-    all_axes[0].legend(frameon=False, fontsize=7)
+    all_axes[-1].legend(frameon=False, fontsize=7, loc="upper right")
     after, control = (100 * plots.mean(found, f"{name}, look up")[EXAMPLES.index(4)]
                       for name in ("books", "control"))
     plots.title(figure, f"After exercises in other tongues base finds a new word in a list of four "
