@@ -3,8 +3,8 @@
 A model knows the facts of pages as one knows what one read a month ago: often seen, well known;
 seen once, vaguely. What stands before the question is at hand. So paste the text you ask about.
 
-Refuted if answers from a passage are right in less than 95 % of cases, if they depend on how many
-pages told the fact, or if a passage that contradicts those pages is not followed.
+Refuted if answers from a passage are right in less than 95 % of cases or depend on how many pages
+told the fact, or if a passage that contradicts those pages is not followed.
 
     python -m talk.working_memory
 """
@@ -19,12 +19,13 @@ from run import command
 from web import toybooks, toylessons, toywords, toyworld
 
 STAGES = ("sft",)
-SECONDS = 90
+SECONDS = 70
 PAGES = [0, *toywords.EXPOSURES]        # that tell a fact, in the world
-EACH = 120                              # questions for each of these
+EACH = 100                              # questions for each of these
 ASKED = {
     "no passage": "recollected, without a passage",
     "passage": "a passage says what the pages said",
+    "new wording": "the same in a wording that was not taught",
     "contradiction": "a passage says something else",
     "before": "before it was taught to read passages",
 }
@@ -64,7 +65,7 @@ def conversation(rng, entity):
     return toylessons.chat(text, toyworld.fact_answer(entity, asked))
 
 
-def task(rng, entity, asked, told=None):
+def task(rng, entity, asked, told=None, held_out=False):
     """A question in a wording kept for testing, behind a passage about the entity that is told."""
     attribute = toywords.KINDS[entity["kind"]][asked]
     question = rng.choice(attribute.held_out).format(n=entity["name"])
@@ -72,7 +73,7 @@ def task(rng, entity, asked, told=None):
         names = rng.sample(list(told["facts"]), rng.randint(1, 4))
         if asked not in names:
             names[0] = asked
-        question = f"{toybooks.passage(rng, told, names, held_out=True)} {question}"
+        question = f"{toybooks.passage(rng, told, names, held_out)} {question}"
     source = told or entity
     return {"question": question, "answer": source["facts"][asked], "kind": "fact",
             "reply": toyworld.fact_answer(source, asked)}
@@ -86,16 +87,14 @@ def tasks(rng, entities):
         other = toybooks.with_other_value(rng, entity, asked)
         found["no passage"].append(task(rng, entity, asked))
         found["passage"].append(task(rng, entity, asked, entity))
+        found["new wording"].append(task(rng, entity, asked, entity, held_out=True))
         found["contradiction"].append(task(rng, entity, asked, other))
     found["before"] = found["passage"]
     return found
 
 
 def about_another(model, entities, others, rng):
-    """Ask for well-known facts behind a passage about another entity of the same kind.
-
-    Returns the shares of answers with the fact of the passage and with the right one.
-    """
+    """Shares of answers from a passage about another entity, to questions about known facts."""
     asked = []
     for entity in entities:
         for name, fact in entity["facts"].items():
@@ -104,7 +103,7 @@ def about_another(model, entities, others, rng):
                 asked.append((task(rng, entity, name, other), fact))
     from_passage = right(model, [one for one, _ in asked])
     known = right(model, [{**one, "answer": fact} for one, fact in asked])
-    print("   a passage about another of its kind, facts of 20 pages or more:")
+    print("   a passage about another of its kind:")
     return {"of another": share("   it says what the passage says:", from_passage.sum(), len(asked)),
             "of its own": share("   it says its own fact:         ", known.sum(), len(asked))}
 
@@ -112,7 +111,7 @@ def about_another(model, entities, others, rng):
 def experiment(run, seed):
     """Teach sft to answer from passages about new names; ask about those of all pages."""
     rng, entities = toyworld.stream(seed, "working memory"), known_entities(run)
-    entities += new_entities(rng, EACH // 4, entities)
+    entities += new_entities(rng, 30, entities)
     taught = new_entities(rng, 9600, entities)
     rows = [conversation(rng, entity) for entity in taught]
     sft = sample.load_model(run / "sft")

@@ -8,7 +8,7 @@ applied line by line. Nothing of them helps on another page, so learning them by
 from typing import NamedTuple
 
 from web.toywords import KINDS
-from web.toyworld import capital, fact_answer, is_held_out
+from web.toyworld import capital, fact_answer, is_held_out, stream
 
 # ------------------------------------------------------------- passages in front of a question
 
@@ -173,6 +173,20 @@ def exercise(rng):
     for word, made in examples(rng, rng.choice(RULES), rng.randint(4, 9)):
         page += [(word, False), (f"{made}\n", True)]
     return page
+
+
+def books(seed):
+    """[(name, pages, how many a step, last learning rate)] of what a model reads, in this order.
+
+    First come drills alone: heads that look back form on these, and the others build on them. Rules
+    take longest.
+    """
+    rng, later = stream(seed, "books"), stream(seed, "exercises")
+    kinds = [*4 * [exercise], word_list, word_list, drill]
+    first = [drill(rng) for _ in range(24 * 300)]
+    then = [rng.choice(kinds)(rng) for _ in range(12 * 600)]
+    last = [later.choice(kinds[:5] + [exercise])(later) for _ in range(12 * 700)]
+    return [("first", first, 24, 2e-3), ("then", then, 12, 2e-4), ("last", last, 12, 2e-4)]
 
 
 def rows_of(pages, tokenizer):
