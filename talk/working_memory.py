@@ -94,7 +94,7 @@ def tasks(rng, entities):
 
 
 def about_another(model, entities, others, rng):
-    """Shares of answers from a passage about another entity, to questions about known facts."""
+    """Shares of answers from a passage about another entity, where the fact is known."""
     asked = []
     for entity in entities:
         for name, fact in entity["facts"].items():
@@ -104,8 +104,9 @@ def about_another(model, entities, others, rng):
     from_passage = right(model, [one for one, _ in asked])
     known = right(model, [{**one, "answer": fact} for one, fact in asked])
     print("   a passage about another of its kind:")
-    return {"of another": share("   it says what the passage says:", from_passage.sum(), len(asked)),
-            "of its own": share("   it says its own fact:         ", known.sum(), len(asked))}
+    said = "   it says what the passage says:", "   it says its own fact:         "
+    return {"of another": share(said[0], from_passage.sum(), len(asked)),
+            "of its own": share(said[1], known.sum(), len(asked))}
 
 
 def experiment(run, seed):
