@@ -185,7 +185,8 @@ def books(seed):
     kinds = [*4 * [exercise], word_list, word_list, drill]
     first = [drill(rng) for _ in range(24 * 300)]
     then = [rng.choice(kinds)(rng) for _ in range(12 * 600)]
-    last = [later.choice(kinds[:5] + [exercise])(later) for _ in range(12 * 700)]
+    kinds[-2] = exercise                # from now on five to one word list and one drill
+    last = [later.choice(kinds)(later) for _ in range(12 * 700)]
     return [("first", first, 24, 2e-3), ("then", then, 12, 2e-4), ("last", last, 12, 2e-4)]
 
 
