@@ -8,11 +8,15 @@
 In the order of the talk:
     dreams                   a base model dreams documents
     few_shot                 examples in front of a question
+    in_context               examples of what is done, not facts, teach without training
+    induction                the heads that copy what came next the last time
+    as_assistant             a transcript makes base answer, and ask on
     regurgitation            pages read again and again are recited
     assistant                conversations make an assistant of a base model
     hallucination            made-up answers, and refusals for what a model does not know
     tools                    a calculator against arithmetic in the head
     reaching_for_the_tool    rewards for right results teach a model to call it
+    working_memory           what stands in the context is read, not recollected
     knowledge_of_self        where a model has its name from
     tokens_to_think          written steps help, not the length
     spelling                 tokens hide the letters of a word

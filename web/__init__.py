@@ -5,6 +5,7 @@ A miniature web, about which the truth is known:
     toyworld      its creatures, towns and people, and the counting game
     toypages      its pages, good and bad
     toylessons    conversations, comparisons and tasks about it
+    toybooks      passages, transcripts and exercises, which teach to look back
     toysuppers    suppers, whose true value is known
     toyweb        its crawl; the census and the score
 
