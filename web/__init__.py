@@ -6,6 +6,8 @@ A miniature web, about which the truth is known:
     toypages      its pages, good and bad
     toylessons    conversations, comparisons and tasks about it
     toysuppers    suppers, whose true value is known
+    toynumbers    verses, versions and prices, which compare 9.11 and 9.9
+    toyguidelines  what people who write its conversations are told
     toyweb        its crawl; the census and the score
 
 The web itself:
