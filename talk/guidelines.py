@@ -22,8 +22,8 @@ from run import command
 from web import toyguidelines, toylessons, toyworld
 
 STAGES = ("base",)
-SECONDS = 90
-STEPS = 150
+SECONDS = 40
+STEPS, BATCH = 100, 16
 TEMPERATURE = 0.8
 ROUNDS = 6                              # answers to teach with, to each question
 WRITERS = ("people", "an assistant", "its student")
@@ -98,12 +98,12 @@ def experiment(run, seed):
           f"facts of the\n   second in other words. Taught by:{'':9}"
           "   true   wordings   on 1 page   3   10 or more")
     lessons = rows(first, written_by_people(first, rng))
-    teacher = teach(run, "guidelines/teacher", lessons, STEPS, seed)
+    teacher = teach(run, "guidelines/teacher", lessons, STEPS, seed, batch=BATCH)
     for writer in WRITERS:
         by_people = writer == "people"
         texts = written_by_people(second, rng) if by_people else written_by(teacher, second, seed)
         name = f"guidelines/{writer.replace(' ', '_')}"
-        student = teach(run, name, rows(second, texts), STEPS, seed)
+        student = teach(run, name, rows(second, texts), STEPS, seed, batch=BATCH)
         answers = written_by(student, held_out, seed)
         for whose, numbers in (("written by", judged(second, texts)),
                                ("taught by", judged(held_out, answers))):

@@ -23,9 +23,9 @@ from web import toylessons, toynumbers, toyworld
 
 STAGES = ("base",)
 SECONDS = 95
-SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)     # of verses and versions, among lessons about marked numbers
-CONTROL = "other lessons"
-LESSONS, STEPS = 8000, 160
+SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)     # of verses and versions, in lessons that are not copybook
+MODELS = {"other things": None} | {f"{verses:.0%}": verses for verses in SHARES}
+LESSONS, STEPS, TESTS = 8000, 160, 80   # tests: of each form
 COPYBOOK = 0.4                          # share of the lessons on which both meanings agree
 FORMS = {
     "11 / 9": toynumbers.integers,
@@ -35,7 +35,6 @@ FORMS = {
 }
 HARD = "9.11 / 9.9"
 WORDS = ("", "verse", "version", "chapter", "price")        # no lesson has chapter
-TESTS = 80                              # of each form
 
 
 def lessons(rng, verses, facts):
@@ -81,20 +80,30 @@ def log_odds(model, pairs, word):
     return float(np.mean(found))
 
 
+def log_odds_of(word):
+    """The label of log-odds behind a word."""
+    return f"log-odds behind {word or 'no word'}"
+
+
 def measured(name, model, pairs):
     """{what: number} of a model: by form of the numbers, and by the word in front of them."""
     found = {}
     for form, some in pairs.items():
-        right = answers(model, some, "", toynumbers.as_price)
-        found[f"{name}: {form} as decimals"] = right
+        found[f"{name}: {form} as decimals"] = answers(model, some, "", toynumbers.as_price)
     found[f"{name}: {HARD} as verses"] = answers(model, pairs[HARD], "", toynumbers.as_verse)
     for word in WORDS:
-        found[f"{name}: log-odds {word}".strip()] = log_odds(model, pairs[HARD], word)
-    line = [f"{found[f'{name}: {form} as decimals']:12.0%}" for form in FORMS]
-    line.append(f"{found[f'{name}: {HARD} as verses']:10.0%}  ")
-    line += [f"{found[f'{name}: log-odds {word}'.strip()]:8.1f}" for word in WORDS]
-    print(f"   {name:13}" + "".join(line))
+        found[f"{name}: {log_odds_of(word)}"] = log_odds(model, pairs[HARD], word)
     return found
+
+
+def show(found, names, title, labels):
+    """Print a table of some numbers of each model. labels: {head of a column: (label, format)}."""
+    print(f"   {title}\n   {'verses':13}" + "".join(f"{head:>12}" for head in labels))
+    for name in names:
+        line = f"   {name:13}"
+        for label, form in labels.values():
+            line += f"{found[f'{name}: {label}']:12{form}}"
+        print(line)
 
 
 def experiment(run, seed):
@@ -103,15 +112,15 @@ def experiment(run, seed):
     pairs = {form: [toynumbers.draw(rng, [kind], True) for _ in range(TESTS)]
              for form, kind in FORMS.items()}
     facts = training_chats(run, "fact")
-    print(f"   {'':13}right as decimals, no word in front{'':14}as verses"
-          f"   log-odds of the verse's answer\n   {'verses':13}"
-          + "".join(f"{form:>12}" for form in FORMS) + f"{HARD:>12}"
-          + "".join(f"{word or 'no word':>8}" for word in WORDS))
-    for verses in (None, *SHARES):
-        name = CONTROL if verses is None else f"{verses:.0%}"
+    for name, verses in MODELS.items():
         rows = lessons(rng, verses, facts)
         model = teach(run, f"jagged/{name.replace(' ', '_')}", rows, STEPS, seed)
         found |= measured(name, model, pairs)
+    columns = {form: (f"{form} as decimals", ".0%") for form in FORMS}
+    columns["as verses"] = (f"{HARD} as verses", ".0%")
+    show(found, MODELS, "right as decimals with no word in front, and right as verses", columns)
+    columns = {word or "no word": (log_odds_of(word), ".1f") for word in WORDS}
+    show(found, MODELS, f"log-odds (nats) of the verse's answer to {HARD} behind", columns)
     return found
 
 
@@ -119,15 +128,14 @@ def plot(figure, found):
     """The bare question by the share of verses, and the log-odds by the word in front."""
     left, right = figure.subplots(1, 2)
     x, names = [100 * verses for verses in SHARES], [f"{verses:.0%}" for verses in SHARES]
-    for i, (form, meaning) in enumerate(((HARD, "decimals"), (HARD, "verses"),
-                                         ("9.11 / 9.90", "decimals"))):
-        labels = [f"{name}: {form} as {meaning}" for name in names]
-        plots.curve(left, found, labels, x, f"{form} as {meaning}", i, 100)
+    for i, what in enumerate((f"{HARD} as decimals", f"{HARD} as verses",
+                              "9.11 / 9.90 as decimals")):
+        plots.curve(left, found, [f"{name}: {what}" for name in names], x, what, i, 100)
     left.set(xlabel="lessons about verses (%)", ylabel="answers, no word in front (%)",
              ylim=(-2, 102))
     for i, word in enumerate(WORDS):
-        labels = [f"{name}: log-odds {word}".strip() for name in names]
-        plots.curve(right, found, labels, x, word or "no word", i)
+        what = log_odds_of(word)
+        plots.curve(right, found, [f"{name}: {what}" for name in names], x, word or "no word", i)
     right.set(xlabel="lessons about verses (%)", ylabel="log-odds of the verse's answer (nats)")
     right.axhline(0, color="0.6", linewidth=0.8)
     for axes in (left, right):
