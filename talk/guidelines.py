@@ -2,8 +2,8 @@
 
 People write the first conversations, after guidelines (web/toyguidelines.py): they look things up,
 and each has words of his own. Later data sets are written by the assistant itself, as UltraChat's
-are. Here people teach base, and the assistant that results answers other questions; base is taught
-by these answers, and then once more by the answers of the second assistant.
+are. Here an assistant that people taught answers new questions, and its answers teach base. So
+there is a second assistant, and its answers teach base once more.
 
 Refuted if the assistants taught by an assistant are as often right, and in as many words, as the
 control: base taught by people's answers to the same questions, with as many rows and steps.
@@ -21,9 +21,9 @@ from chat import chats
 from run import command
 from web import toyguidelines, toylessons, toyworld
 
-STAGES = ("base",)
-SECONDS = 40
-STEPS, BATCH = 100, 16
+STAGES = ("base", "sft")
+SECONDS = 90
+STEPS = 200
 TEMPERATURE = 0.8
 ROUNDS = 6                              # answers to teach with, to each question
 WRITERS = ("people", "an assistant", "its student")
@@ -90,6 +90,12 @@ def repeated(tasks, lessons, texts, held_out):
     return float(np.mean(wrong)), float(np.mean(same)) if same else 0.0
 
 
+def taught_by_people(run, tasks, rng, seed):
+    """The first assistant: sft, which has one wording for a kind of fact, learns more of them."""
+    lessons = rows(tasks, written_by_people(tasks, rng))
+    return teach(run, "guidelines/teacher", lessons, 100, seed, start="sft", lr=1e-3)
+
+
 def experiment(run, seed):
     """Teach base by people, by the assistant that this makes, and by its student."""
     rng, found = toyworld.stream(seed, "guidelines"), {}
@@ -97,13 +103,12 @@ def experiment(run, seed):
     print(f"   {len(first):,} and {len(second):,} questions; the assistants are asked about the "
           f"facts of the\n   second in other words. Taught by:{'':9}"
           "   true   wordings   on 1 page   3   10 or more")
-    lessons = rows(first, written_by_people(first, rng))
-    teacher = teach(run, "guidelines/teacher", lessons, STEPS, seed, batch=BATCH)
+    teacher = taught_by_people(run, first, rng, seed)
     for writer in WRITERS:
         by_people = writer == "people"
         texts = written_by_people(second, rng) if by_people else written_by(teacher, second, seed)
         name = f"guidelines/{writer.replace(' ', '_')}"
-        student = teach(run, name, rows(second, texts), STEPS, seed, batch=BATCH)
+        student = teach(run, name, rows(second, texts), STEPS, seed)
         answers = written_by(student, held_out, seed)
         for whose, numbers in (("written by", judged(second, texts)),
                                ("taught by", judged(held_out, answers))):
