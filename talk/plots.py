@@ -76,7 +76,7 @@ def bars(axes, found, series, groups):
                 ha="center",
                 fontsize=8,
             )
-    names = [textwrap.fill(group, 96 // len(groups)) for group in groups]
+    names = [textwrap.fill(group, 88 // len(groups)) for group in groups]
     axes.set_xticks(range(len(groups)), names)
     axes.set_ylim(0, 114)
     axes.set_yticks(range(0, 101, 20))
