@@ -19,6 +19,7 @@ In the order of the talk:
     knowledge_of_self        where a model has its name from
     tokens_to_think          written steps help, not the length
     spelling                 tokens hide the letters of a word
+    counting                 dots and letters, in the head and with a tool
     jagged                   9.11 and 9.9: hard beside what is easy
     longer_replies           reinforcement makes replies longer
     past_the_teacher         imitation stops at its teacher

@@ -50,3 +50,13 @@ def test_the_question():
     assert toynumbers.question(("9.11", "9.9")) == "Which is larger, 9.11 or 9.9?"
     asked = toynumbers.question(("9.11", "9.9"), "verse")
     assert asked == "Which is larger, verse 9.11 or verse 9.9?"
+
+
+def test_marks_to_count():
+    rng = toyworld.stream(0, "marks")
+    for sign in (toynumbers.DOT, toynumbers.LETTER):
+        for n in range(1, toynumbers.MOST + 1):
+            text = toynumbers.marks(rng, sign, n)
+            assert text.count(sign) == n and n + 2 <= len(text) <= n + 6
+            asked = toynumbers.count_question(sign, text)
+            assert asked == f"How many {sign} are in {text}?"

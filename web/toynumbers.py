@@ -94,3 +94,22 @@ def lesson(rng, word):
     pair = draw(rng, OF_PARTS)
     said = "" if rng.random() < WITHOUT_A_WORD else word
     return question(pair, said), f"{max(pair, key=MEANING[word])}."
+
+
+# --------------------------------------------------------------------------------- marks to count
+
+DOT, LETTER = ".", "e"
+OTHERS = "aiouklmnrst"
+MOST = 12                               # marks that are counted in one text
+
+
+def marks(rng, sign, n):
+    """A text that has a sign n times among two to six other letters: "a..k.o"."""
+    signs = [sign] * n + rng.choices(OTHERS, k=rng.randint(2, 6))
+    rng.shuffle(signs)
+    return "".join(signs)
+
+
+def count_question(sign, text):
+    """"How many . are in a..k.o?"."""
+    return f"How many {sign} are in {text}?"
