@@ -98,7 +98,8 @@ def plot(figure, found):
     for i, what in enumerate(("right", "another value", SURE)):
         plots.curve(axes, found, [f"{what}, {n} pages" for n in PAGES], places, what, i, 100)
     axes.set_xticks(places, PAGES)
-    axes.set(xlabel="pages that tell the fact", ylabel="continuations, probability (%)", ylim=(-2, 102))
+    axes.set(xlabel="pages that tell the fact", ylabel="continuations, probability (%)")
+    axes.set_ylim(-2, 102)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     once, often = (100 * plots.mean(found, f"right, {n} pages") for n in (1, 10))
     other = 100 * plots.mean(found, "another value, 0 pages")
