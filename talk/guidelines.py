@@ -93,16 +93,16 @@ def repeated(tasks, lessons, texts, held_out):
 def taught_by_people(run, tasks, rng, seed):
     """The first assistant: sft, which has one wording for a kind of fact, learns more of them."""
     lessons = rows(tasks, written_by_people(tasks, rng))
-    return teach(run, "guidelines/teacher", lessons, 100, seed, start="sft", lr=1e-3)
+    return teach(run, "guidelines/teacher", lessons, 100, seed, start="sft", lr=6e-4,
+                 replay=2)
 
 
 def experiment(run, seed):
-    """Teach base by people, by the assistant that this makes, and by its student."""
+    """Teach base by people, by an assistant, and by its student; judge what each says."""
     rng, found = toyworld.stream(seed, "guidelines"), {}
     first, second, held_out = questions_of(run, rng)
-    print(f"   {len(first):,} and {len(second):,} questions; the assistants are asked about the "
-          f"facts of the\n   second in other words. Taught by:{'':9}"
-          "   true   wordings   on 1 page   3   10 or more")
+    print(f"   {len(second):,} questions to teach with, {len(held_out)} about the same facts to "
+          f"ask\n   {'conversations':26}    true  by pages: 1     3   10+   well said  wordings")
     teacher = taught_by_people(run, first, rng, seed)
     for writer in WRITERS:
         by_people = writer == "people"
@@ -112,9 +112,10 @@ def experiment(run, seed):
         answers = written_by(student, held_out, seed)
         for whose, numbers in (("written by", judged(second, texts)),
                                ("taught by", judged(held_out, answers))):
-            print(f"   {whose} {writer:15}{'':12} {numbers['truthful']:6.1%} "
-                  f"{numbers['wordings']:10.2f} "
-                  + " ".join(f"{numbers[name]:9.1%}" for name in PAGES))
+            by_pages = [f"{numbers[name]:6.0%}" for name in PAGES]
+            print(f"   {f'{whose} {writer}':26}  {numbers['truthful']:6.1%}         "
+                  + "".join(by_pages) + f"{numbers['as people say it']:12.0%}"
+                  f"{numbers['wordings']:10.1f}")
             found |= {f"{whose} {writer}: {what}": x for what, x in numbers.items()}
         if not by_people:
             wrong, same = repeated(second, texts, answers, held_out)

@@ -24,7 +24,7 @@ from web import toylessons, toynumbers, toyworld
 STAGES = ("base",)
 SECONDS = 95
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)     # of verses and versions, in lessons that are not copybook
-MODELS = {"other things": None} | {f"{verses:.0%}": verses for verses in SHARES}
+MODELS = {"neither": None} | {f"{verses:.0%}": verses for verses in SHARES}
 LESSONS, STEPS, TESTS = 8000, 160, 80   # tests: of each form
 COPYBOOK = 0.4                          # share of the lessons on which both meanings agree
 FORMS = {
@@ -114,7 +114,7 @@ def experiment(run, seed):
     facts = training_chats(run, "fact")
     for name, verses in MODELS.items():
         rows = lessons(rng, verses, facts)
-        model = teach(run, f"jagged/{name.replace(' ', '_')}", rows, STEPS, seed)
+        model = teach(run, f"jagged/verses{name.partition('%')[0]}", rows, STEPS, seed)
         found |= measured(name, model, pairs)
     columns = {form: (f"{form} as decimals", ".0%") for form in FORMS}
     columns["as verses"] = (f"{HARD} as verses", ".0%")

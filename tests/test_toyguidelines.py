@@ -20,10 +20,11 @@ def test_people_keep_the_guidelines():
 
 @pytest.mark.parametrize("text, broken", [
     ("The kistbat eats snails.", {"truthful"}),
-    ("The kistbat eats plums.", {"truthful"}),
-    ("It eats blue plums.", {"names the thing"}),
-    ("The kistbat eats blue plums", {"one sentence"}),
-    ("The kistbat eats blue plums. So do goats.", {"one sentence"}),
+    ("The kistbat eats plums.", {"truthful", "as people say it"}),
+    ("It eats blue plums.", {"names the thing", "as people say it"}),
+    ("The kistbat eats blue plums", {"one sentence", "as people say it"}),
+    ("The kistbat eats blue plums. So do goats.", {"one sentence", "as people say it"}),
+    ("The kistbat will eat blue plums.", {"as people say it"}),
     ("", set(toyguidelines.RULES)),
 ])
 def test_a_broken_rule_is_found(text, broken):

@@ -20,7 +20,7 @@ Be helpful: answer what was asked, in one sentence that ends with a full stop.
 Name the thing that was asked about, so that the answer can be read without the question.
 Write as you would say it yourself. Five people who write well write five different sentences.
 """
-RULES = ("truthful", "one sentence", "names the thing")
+RULES = ("truthful", "one sentence", "names the thing", "as people say it")
 
 
 def attribute_of(task):
@@ -59,11 +59,17 @@ def wording(task, text):
     return pattern.replace(value, "{v}") if value else pattern
 
 
+def is_said_by_people(task, text):
+    """Whether a text, true or false, is one of the five sentences, as a pattern."""
+    return wording(task, text) in {wording(task, answer) for answer in true_answers(task)}
+
+
 def kept_rules(task, text):
     """Which of the RULES an answer follows."""
     named = task["entity"].lower() in text.lower()
     whole = text.endswith(".") and text.count(".") == 1
-    checks = (value_said(task, text) == task["answer"], whole, named)
+    said = is_said_by_people(task, text)
+    checks = (value_said(task, text) == task["answer"], whole, named, said)
     return {rule for rule, followed in zip(RULES, checks) if followed}
 
 
@@ -71,11 +77,11 @@ def n_wordings(tasks, texts):
     """How many wordings answers have, as many as if all were equally frequent.
 
     It is e to the entropy of the wordings of a kind of fact, and the mean over the kinds. A text
-    that says no value does not count.
+    that no person would write does not count.
     """
     used = {}
     for task, text in zip(tasks, texts):
-        if value_said(task, text):
+        if is_said_by_people(task, text):
             kind = attribute_of(task).statements[0]
             used.setdefault(kind, Counter())[wording(task, text)] += 1
     numbers = []
