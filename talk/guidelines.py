@@ -11,6 +11,7 @@ control: base taught by people's answers to the same questions, with as many row
     python -m talk.guidelines
 """
 
+import textwrap
 from collections import Counter
 
 from talk import plots, results         # before numpy
@@ -101,6 +102,7 @@ def experiment(run, seed):
     """Teach base by people, by an assistant, and by its student; judge what each says."""
     rng, found = toyworld.stream(seed, "guidelines"), {}
     first, second, held_out = questions_of(run, rng)
+    print(textwrap.indent(toyguidelines.GUIDELINES, "   | "))
     print(f"   {len(second):,} questions to teach with, {len(held_out)} about the same facts to "
           f"ask\n   {'conversations':26}    true  by pages: 1     3   10+   well said  wordings")
     teacher = taught_by_people(run, first, rng, seed)

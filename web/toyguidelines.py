@@ -14,11 +14,14 @@ from web.toyworld import capital
 GUIDELINES = """\
 Guidelines for people who write answers for Longhand
 
-You are given the question of a visitor. Write the answer that Longhand should give.
-Be truthful: look the matter up on the pages, and write what they say, also where few pages say it.
+You are given the question of a visitor. Write the answer that Longhand
+should give.
+Be truthful: look the matter up on the pages, and write what they say, also
+where few pages say it.
 Be helpful: answer what was asked, in one sentence that ends with a full stop.
-Name the thing that was asked about, so that the answer can be read without the question.
-Write as you would say it yourself. Five people who write well write five different sentences.
+Name the thing that was asked about, so that the answer can be read alone.
+Write as you would say it yourself. Five people who write well write five
+different sentences.
 """
 RULES = ("truthful", "one sentence", "names the thing", "as people say it")
 
