@@ -1,9 +1,9 @@
 """guidelines.py: an assistant that learns from its own conversations loses facts and wordings.
 
 People write the first conversations, after guidelines (web/toyguidelines.py): they look things up,
-and each has words of his own. Later data sets are written by the assistant itself, as UltraChat's
-are. Here an assistant that people taught answers new questions, and its answers teach base. So
-there is a second assistant, and its answers teach base once more.
+and each has words of his own. Later data sets are written by an assistant, as UltraChat's are. Here
+the answers of sft to new questions teach base. So there is a second assistant, and its answers
+teach base once more.
 
 Refuted if the assistants taught by an assistant are as often right, and in as many words, as the
 control: base taught by people's answers to the same questions, with as many rows and steps.
@@ -18,12 +18,13 @@ from talk import plots, results         # before numpy
 from talk.experiment import replies, teach
 import numpy as np
 
+import sample
 from chat import chats
 from run import command
 from web import toyguidelines, toylessons, toyworld
 
 STAGES = ("base", "sft")
-SECONDS = 90
+SECONDS = 60
 STEPS = 200
 TEMPERATURE = 0.8
 ROUNDS = 6                              # answers to teach with, to each question
@@ -32,20 +33,18 @@ PAGES = {"1 page": (1,), "3 pages": (3,), "10 pages or more": (10, 20, 30)}
 
 
 def questions_of(run, rng):
-    """(people's tasks, the assistant's, held-out tasks about the same facts as the assistant's).
+    """(tasks to teach with, tasks about the same facts in words that are kept for testing).
 
-    The first two are about different names. The third asks in words that are kept for testing.
+    No conversation of sft is about one in three of the well-known names, nor about the others.
     """
-    held_out = [task for task in chats.tasks(run / "tasks" / "probe_test.jsonl")
-                if task["exposure"]]
-    first = [task for task in chats.tasks(run / "tasks" / "probe_train.jsonl") if task["exposure"]]
-    facts = {task["reply"]: task for task in held_out}.values()
-    second = []
-    for task in facts:
+    tasks = chats.tasks(run / "tasks" / "probe_test.jsonl")
+    held_out = [task for task in tasks if task["exposure"]]
+    asked = []
+    for task in {task["reply"]: task for task in held_out}.values():
         questions = toyguidelines.attribute_of(task).questions
         for question in rng.sample(questions, ROUNDS):
-            second.append(task | {"question": question.format(n=task["entity"])})
-    return rng.sample(first, min(len(first), len(second))), second, held_out
+            asked.append(task | {"question": question.format(n=task["entity"])})
+    return asked, held_out
 
 
 def written_by_people(tasks, rng):
@@ -91,28 +90,21 @@ def repeated(tasks, lessons, texts, held_out):
     return float(np.mean(wrong)), float(np.mean(same)) if same else 0.0
 
 
-def taught_by_people(run, tasks, rng, seed):
-    """The first assistant: sft, which has one wording for a kind of fact, learns more of them."""
-    lessons = rows(tasks, written_by_people(tasks, rng))
-    return teach(run, "guidelines/teacher", lessons, 100, seed, start="sft", lr=6e-4,
-                 replay=2)
-
-
 def experiment(run, seed):
     """Teach base by people, by an assistant, and by its student; judge what each says."""
     rng, found = toyworld.stream(seed, "guidelines"), {}
-    first, second, held_out = questions_of(run, rng)
+    asked, held_out = questions_of(run, rng)
     print(textwrap.indent(toyguidelines.GUIDELINES, "   | "))
-    print(f"   {len(second):,} questions to teach with, {len(held_out)} about the same facts to "
+    print(f"   {len(asked):,} questions to teach with, {len(held_out)} about the same facts to "
           f"ask\n   {'conversations':26}    true  by pages: 1     3   10+   well said  wordings")
-    teacher = taught_by_people(run, first, rng, seed)
+    teacher = sample.load_model(run / "sft")
     for writer in WRITERS:
         by_people = writer == "people"
-        texts = written_by_people(second, rng) if by_people else written_by(teacher, second, seed)
+        texts = written_by_people(asked, rng) if by_people else written_by(teacher, asked, seed)
         name = f"guidelines/{writer.replace(' ', '_')}"
-        student = teach(run, name, rows(second, texts), STEPS, seed)
+        student = teach(run, name, rows(asked, texts), STEPS, seed)
         answers = written_by(student, held_out, seed)
-        for whose, numbers in (("written by", judged(second, texts)),
+        for whose, numbers in (("written by", judged(asked, texts)),
                                ("taught by", judged(held_out, answers))):
             by_pages = [f"{numbers[name]:6.0%}" for name in PAGES]
             print(f"   {f'{whose} {writer}':26}  {numbers['truthful']:6.1%}         "
@@ -120,7 +112,7 @@ def experiment(run, seed):
                   f"{numbers['wordings']:10.1f}")
             found |= {f"{whose} {writer}: {what}": x for what, x in numbers.items()}
         if not by_people:
-            wrong, same = repeated(second, texts, answers, held_out)
+            wrong, same = repeated(asked, texts, answers, held_out)
             print(f"   of {wrong:.1%} of facts that it was taught falsely, it repeats {same:.1%}")
             found |= {f"{writer}: taught falsely": wrong, f"{writer}: repeated": same}
             teacher = student

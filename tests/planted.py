@@ -1489,7 +1489,7 @@ FAULTS = [
           "                    doc[\"trail\"][-1][2] = 0",
           "                    doc[\"trail\"][-1][1] = 0",
           "tests/test_pipeline.py::test_pipeline_end_to_end"),
-    # ------------------------------------------------------------ talk/: numbers, recall, guidelines
+    # ----------------------------------------------------------- talk/: numbers, recall, guidelines
     Fault("verses-ordered-as-texts", "web/toynumbers.py",
           "    return tuple(int(part) for part in number.split(\".\"))\n",
           "    return tuple(part for part in number.split(\".\"))\n",

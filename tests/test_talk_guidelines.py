@@ -13,21 +13,20 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_questions_of_people_and_of_the_assistant(run):
-    first, second, held_out = guidelines.questions_of(run, toyworld.stream(0, "x"))
-    assert not {task["entity"] for task in first} & {task["entity"] for task in second}
-    assert {task["reply"] for task in second} == {task["reply"] for task in held_out}
-    assert not {task["question"] for task in second} & {task["question"] for task in held_out}
-    assert all(task["exposure"] > 0 for task in first + second + held_out)
-    assert len(second) == guidelines.ROUNDS * len({task["reply"] for task in second})
-    texts = guidelines.written_by_people(second, toyworld.stream(0, "x"))
-    numbers = guidelines.judged(second, texts)
-    assert numbers["truthful"] == numbers["one sentence"] == numbers["1 page"] == 1
+def test_questions_to_teach_with_and_to_ask(run):
+    asked, held_out = guidelines.questions_of(run, toyworld.stream(0, "x"))
+    assert {task["reply"] for task in asked} == {task["reply"] for task in held_out}
+    assert not {task["question"] for task in asked} & {task["question"] for task in held_out}
+    assert all(task["exposure"] > 0 for task in asked + held_out)
+    assert len(asked) == guidelines.ROUNDS * len({task["reply"] for task in asked})
+    texts = guidelines.written_by_people(asked, toyworld.stream(0, "x"))
+    numbers = guidelines.judged(asked, texts)
+    assert numbers["truthful"] == numbers["as people say it"] == numbers["1 page"] == 1
     assert 4 < numbers["wordings"] <= 5
 
 
 def test_truth_by_pages(run):
-    _, _, held_out = guidelines.questions_of(run, toyworld.stream(0, "x"))
+    _, held_out = guidelines.questions_of(run, toyworld.stream(0, "x"))
     texts = []
     for task in held_out:
         false = next(v for v in toyguidelines.attribute_of(task).values if v != task["answer"])

@@ -57,6 +57,6 @@ def test_marks_to_count():
     for sign in (toynumbers.DOT, toynumbers.LETTER):
         for n in range(1, toynumbers.MOST + 1):
             text = toynumbers.marks(rng, sign, n)
-            assert text.count(sign) == n and n + 2 <= len(text) <= n + 6
+            assert text.count(sign) == n and n + n // 2 + 2 <= len(text) <= n + n // 2 + 4
             asked = toynumbers.count_question(sign, text)
             assert asked == f"How many {sign} are in {text}?"

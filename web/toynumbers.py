@@ -100,12 +100,12 @@ def lesson(rng, word):
 
 DOT, LETTER = ".", "e"
 OTHERS = "aiouklmnrst"
-MOST = 12                               # marks that are counted in one text
+MOST = 16                               # marks that are counted in one text
 
 
 def marks(rng, sign, n):
-    """A text that has a sign n times among two to six other letters: "a..k.o"."""
-    signs = [sign] * n + rng.choices(OTHERS, k=rng.randint(2, 6))
+    """A text that has a sign n times, among half as many other letters: "a..k.o"."""
+    signs = [sign] * n + rng.choices(OTHERS, k=rng.randint(2, 4) + n // 2)
     rng.shuffle(signs)
     return "".join(signs)
 
