@@ -42,6 +42,7 @@ def test_wordings():
     other = BLUE | {"answer": "snails", "entity": "the gidbat", "reply": "The gidbat eats snails."}
     same = toyguidelines.true_answers(other)[0]
     false = "The gidbat eats beetles."                      # a wrong value is no other wording
+    assert toyguidelines.wording(other, false) == toyguidelines.wording(other, same)
     assert toyguidelines.n_wordings([BLUE, other, other], [one, same, false]) == 1
     assert toyguidelines.n_wordings([BLUE, BLUE], [one, two]) == pytest.approx(2)
     assert toyguidelines.n_wordings([BLUE] * 4, [one, one, one, two]) == pytest.approx(1.7547653)
