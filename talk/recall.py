@@ -77,11 +77,11 @@ def experiment(run, seed):
     """Begin pages about names of no page, of one, and of more, up to a value."""
     model = sample.load_model(run / "base")
     rng, found, sure = toyworld.stream(seed, "recall"), {}, {}
-    print(f"   pages that tell it   facts   right   another value   {SURE}")
+    print("   pages that tell it   facts   right   another value   its probability")
     for n, tasks in facts_of(run, 240).items():
         numbers = told(model, tasks, rng)
         right, other, sure[n] = numbers[:, 0].mean(), numbers[:, 1].mean(), numbers[:, 2]
-        print(f"   {n:19} {len(tasks):7} {right:7.1%} {other:15.1%} {sure[n].mean():29.2f}")
+        print(f"   {n:19} {len(tasks):7} {right:7.1%} {other:15.1%} {sure[n].mean():17.2f}")
         found[f"right, {n} pages"] = float(right)
         found[f"another value, {n} pages"] = float(other)
         found[f"{SURE}, {n} pages"] = float(sure[n].mean())

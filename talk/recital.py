@@ -62,7 +62,7 @@ def experiment(run, seed):
     counted = Counter(grams(shards[0]))
     readings = log_of(run / "base")[-1]["tokens"] / len(shards[0])
     print(f"   base read each page {readings:.1f} times; given {GIVEN} tokens of one, it recites\n"
-          f"   the next {NEXT}, by how often the training text has these:")
+          f"   the next {NEXT}, by how often the training text has these, up to the next number:")
     for name, ids in zip(("read", "held out"), shards):
         counts = [counted[gram] for gram in grams(ids)]
         for times, places in places_in(ids, model[2].eot_token, counts, rng).items():
@@ -70,7 +70,7 @@ def experiment(run, seed):
                 continue
             lengths = recited(model, ids, places)
             whole = float(np.mean(lengths == NEXT))
-            print(f"   {name:9} {times:3} times or more: {whole:6.1%} of {len(places)} whole, "
+            print(f"   {name:9} from {times:2} times on: {whole:6.1%} of {len(places)} whole, "
                   f"{lengths.mean():4.1f} tokens on average")
             found[f"{name}: recited, {times} times"] = whole
             found[f"{name}: tokens, {times} times"] = float(lengths.mean())
