@@ -338,6 +338,7 @@ class Tokenizer:
 
     name = None         # the encoding's, or the file it came from
     chats = None        # how its model writes chats, where chat/formats.py has been told
+    tools = None        # {name: tool} that only its model may call, where sample.py found some
 
     def __init__(self, ranks, pattern, special_tokens, normalize=None, words=(), flags=()):
         from tokens.added import Added

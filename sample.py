@@ -5,7 +5,7 @@ turns logits into text, in this order:
 
     drawing       from logits to one token: penalties, temperature, top-k, top-p, min-p
     chat format   from a conversation to the tokens that the model reads
-    tools         what happens when a reply calls the calculator
+    tools         what happens when a reply calls the calculator, or looks something up
     writing       the loop that draws one token after the other until the reply ends
     check         all of this at work, with a model that has learned one reply by heart
     commands      complete, chat, serve, export
@@ -72,7 +72,7 @@ import numpy as np
 class Settings:
     """How a reply is written. With the defaults, the model's own probabilities are left alone."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = 256           # that the model chooses; what tools write is not counted
     temperature: float = 1.0            # 0: always the likeliest token
     top_k: int = 0                      # 0: all
     top_p: float = 1.0
@@ -325,12 +325,13 @@ def reply_text(ids, tokenizer):
 #
 # Why a calculator? A model writes a number digit by digit, each as what probably comes next. It may
 # know 37*48 by heart, but a small model gets most products wrong that it has not seen. A calculator
-# is always right, and the model has only to learn when to call it.
+# is always right, and the model has only to learn when to call it. In the same way it can look up
+# what it does not know: a model in a run folder can search the documents of the run.
 #
-# A tool is a function from the text of a call to the text of its answer, or to None if it cannot
-# answer. When a reply samples <|tool_end|>, the text since <|tool_start|> goes to the tools one by
-# one. The first answer is written into the reply, and the model goes on behind it. If no tool
-# answers, the model goes on at once.
+# A tool is a function from a text to the text of its answer, or to None if it cannot answer. A call
+# names it: "spell: bat" gives "bat" to the tool spell. A call without a name is the calculator's.
+# When a reply samples <|tool_end|>, the text since <|tool_start|> is the call. The answer is
+# written into the reply, and the model goes on behind it. Without an answer it goes on at once.
 #
 # A model calls a tool because it has learned to: `python -m web.toyweb` writes conversations with
 #     {"type": "tool", "text": "37*48"}, {"type": "output", "text": "1776"}
@@ -339,16 +340,16 @@ def reply_text(ids, tokenizer):
 # model that has learned one call by heart write it:
 #     python sample.py check --call "37*48"
 
-TOOLS = [tools.calculator]
+TOOLS = {"calculator": tools.calculator, "count": tools.count, "spell": tools.spell}
 
 
-def answer(call):
-    """The answer of the first tool that has one, or None."""
-    for tool in TOOLS:
-        text = tool(call)
-        if text is not None:
-            return text
-    return None
+def answer(call, more=None):
+    """The answer to a call, or None. more: {name: tool} of tools besides those in TOOLS."""
+    name, colon, text = call.partition(": ")
+    if not colon:
+        name, text = "calculator", call
+    tool = {**TOOLS, **(more or {})}.get(name)
+    return tool(text) if tool else None
 
 
 def tool_output(reply, tokenizer):
@@ -363,7 +364,7 @@ def tool_output(reply, tokenizer):
     call = reply[start + 1:-1]
     if end in call:                     # an earlier <|tool_end|> has ended this call already
         return []
-    text = answer(tokenizer.decode(call))
+    text = answer(tokenizer.decode(call), tokenizer.tools)
     if text is None:
         return []
     begin, end = (special(tokenizer, name) for name in PART_TOKENS["output"])
@@ -393,13 +394,19 @@ def check_prompt(prompt, cfg):
         )
 
 
+def longest_reply(prompt, settings, n_positions):
+    """How many tokens a reply can have at most, with what tools write into it."""
+    of_tools = tools.ROOM if settings.tools else 0
+    return min(settings.max_new_tokens + of_tools, n_positions - len(prompt))
+
+
 def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
     """The Reply to a prompt, a list of ids.
 
     The same seed and stream give the same random numbers, and so the same reply.
     """
     check_prompt(prompt, cfg)
-    room = min(settings.max_new_tokens, cfg.n_positions - len(prompt))
+    room = longest_reply(prompt, settings, cfg.n_positions)
     uniform = np.random.default_rng((settings.seed, stream)).random(room)
     definition = families.of(cfg)       # gpt.py or model/llama.py
     cache = definition.Cache(cfg, 1, len(prompt) + room, like=params["wte.weight"])
@@ -411,7 +418,7 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
             token, log_p = output.pop(0), 0.0
             sampled.append(0)
         else:
-            u = uniform[len(ids)]
+            u = uniform[sum(sampled)]
             token, log_p = next_token(logits, u, prompt, ids, tokenizer, settings)
             sampled.append(1)
         ids.append(token)
@@ -420,7 +427,7 @@ def write_reply(params, cfg, tokenizer, prompt, settings, stream=0):
             output = tool_output(ids, tokenizer)
         if token in settings.stop:
             return Reply(ids, sampled, "stop", logp, prompt)
-        if len(ids) == room:
+        if sum(sampled) == settings.max_new_tokens or len(ids) == room:
             return Reply(ids, sampled, "length", logp, prompt)
         unread = [token]
 
@@ -523,6 +530,7 @@ def load_model(folder, writable=False, dtype="float32"):
         raise ValueError(
             f"{found[0]}: {tokenizer.n_vocab} tokens, but the model beside it has {cfg.vocab_size}"
         )
+    tokenizer.tools = tools.beside(folder)
     return params, cfg, tokenizer
 
 

@@ -5,7 +5,7 @@ Writing and talking:
     formats         how a model's chats become tokens: in our format, or by its chat template
     jinja           chat templates, rendered in a process of their own
     thinking        the thoughts of a reply, told from its answer
-    tools           the calculator
+    tools           the calculator, letters of words, the search
     generate        many replies side by side
     stream          a reply as text, while its tokens come
     terminal        completions and conversations in a terminal

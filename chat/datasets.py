@@ -19,10 +19,9 @@ import itertools
 import re
 from collections import OrderedDict
 
-from chat import template
+from chat import template, tools
 from chat.rows import is_message, list_of, read_json, shown, text_of
 from chat.template import Unusable
-from chat.tools import calculator
 
 # A row is in the first schema of which it has all keys. Their order matters: a row of pairs may
 # hold its best conversation as messages, too.
@@ -156,18 +155,23 @@ def calls_of(m, role):
     return calls
 
 
-def expression_of(call):
-    """The expression that a call gives to the calculator. Unusable if it calls another tool."""
+OURS = ", ".join(f"{name}({argument})" for name, argument in tools.ARGUMENTS.items())
+
+
+def text_of_call(call):
+    """A call as a model of ours writes it. Unusable if it calls a tool that we do not have."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or "name" not in function:
         raise Unusable("a tool call of no known form",
                        f'{shown(call)}, expected {{"function": {{"name", "arguments"}}}}')
     name = text_of(function["name"], "the name of a tool")
     arguments = read_json(function.get("arguments"), "the arguments of a tool call")
-    expression = arguments.get("expression") if isinstance(arguments, dict) else None
-    if name != "calculator" or not isinstance(expression, str):
-        raise Unusable(f"calls the tool {name[:60]}, we have only calculator(expression)")
-    return expression
+    argument = None
+    if isinstance(arguments, dict):
+        argument = arguments.get(tools.ARGUMENTS.get(name))
+    if not isinstance(argument, str):
+        raise Unusable(f"calls the tool {name[:60]}, we have only {OURS}")
+    return tools.call_of(name, argument)
 
 
 def add_call(calls, group, name=None):
@@ -201,7 +205,7 @@ def groups_of(content, called, calls):
         if kind == "tool" and after != "output":
             add_call(calls, group)
     for call in called:
-        groups.append([{"type": "tool", "text": expression_of(call)}])
+        groups.append([{"type": "tool", "text": text_of_call(call)}])
         add_call(calls, groups[-1], call.get("id"))
     return groups
 
@@ -222,7 +226,7 @@ def texts_in_turn(turns):
 def from_messages(messages, notes):
     """Messages as Hugging Face, OpenAI, ShareGPT or UltraChat write them -> [{"role", "content"}]
 
-    Calls of the calculator become parts of the reply that they belong to. A reply that is not to be
+    Calls of our tools become parts of the reply that they belong to. A reply that is not to be
     learned gets "weight" 0. The order is not changed; in_turns does that.
     """
     out, calls = [], OrderedDict()
@@ -282,17 +286,17 @@ def system_of(row):
     return []
 
 
-def refuse_tools(tools):
-    """Unusable if a row offers other tools than the calculator."""
-    if isinstance(tools, str) and tools.strip() in ("", "None"):
+def refuse_tools(offered):
+    """Unusable if a row offers other tools than ours."""
+    if isinstance(offered, str) and offered.strip() in ("", "None"):
         return
-    tools = read_json(tools, "the tools")
-    if not isinstance(tools, list):
-        tools = [tools] if tools else []
-    for tool in tools:
+    offered = read_json(offered, "the tools")
+    if not isinstance(offered, list):
+        offered = [offered] if offered else []
+    for tool in offered:
         function = tool.get("function", tool) if isinstance(tool, dict) else {}
-        if not isinstance(function, dict) or function.get("name") != "calculator":
-            raise Unusable("offers other tools than calculator(expression)", shown(tool))
+        if not isinstance(function, dict) or function.get("name") not in tools.ARGUMENTS:
+            raise Unusable(f"offers other tools than {OURS}", shown(tool))
 
 
 def beside(row):
@@ -335,7 +339,7 @@ def gsm8k_parts(answer, notes):
     """
     parts, at = [], 0
     for found in ANNOTATION.finditer(answer):
-        result = calculator(found[1])
+        result = tools.calculator(found[1])
         parts.append({"type": "text", "text": answer[at:found.start()]})
         at = found.end()
         if same_number(result, found[2]):

@@ -122,8 +122,9 @@ class Row:
         self.ids, self.sampled, self.logp, self.likeliest = [], [], [], []
         self.finish, self.done = None, False
         self.unread = prompt[-1]
-        self.room = min(settings.max_new_tokens, n_positions - len(prompt))
-        self.uniform = np.random.default_rng((settings.seed, stream)).random(self.room)
+        self.room = sample.longest_reply(prompt, settings, n_positions)
+        self.left = min(settings.max_new_tokens, self.room)     # tokens that the model may choose
+        self.uniform = np.random.default_rng((settings.seed, stream)).random(self.left)
         self.output = []                # tokens that a tool still writes
         penalties = settings.presence_penalty, settings.frequency_penalty
         repeats = settings.repetition_penalty != 1
@@ -134,10 +135,11 @@ class Row:
         self.ids.append(token)
         self.unread = token
         self.sampled.append(int(sampled))
+        self.left -= sampled
         self.logp.append(logp)
         if token in self.settings.stop:
             self.finish = "stop"
-        elif len(self.ids) == self.room:
+        elif not self.left or len(self.ids) == self.room:
             self.finish = "length"
         self.done = self.finish is not None
 
@@ -370,7 +372,7 @@ class Batch:
                 row_z = z[i].astype(np.float64)
                 penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        u = np.array([row.uniform[len(row.ids)] for row in rows])
+        u = np.array([row.uniform[-row.left] for row in rows])
         drawn = draw(p, u)
         logp = np.log(p[np.arange(len(p)), drawn]).tolist()
         written = []
@@ -406,8 +408,8 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     if not prompts:
         return []
     settings = sample.Settings(**settings).check()
-    longest = max(map(len, prompts)) + settings.max_new_tokens
-    n_positions = min(cfg.n_positions, longest)
+    most = settings.max_new_tokens + (sample.tools.ROOM if settings.tools else 0)
+    n_positions = min(cfg.n_positions, max(map(len, prompts)) + most)
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)
     rows = batch.add(prompts, settings)
     while len(batch):

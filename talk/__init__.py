@@ -12,7 +12,10 @@ In the order of the talk:
     induction                the heads that copy what came next the last time
     as_assistant             a transcript makes base answer, and ask on
     regurgitation            pages read again and again are recited
+    recital                  base itself recites what its text has often
+    recall                   what base remembers of a name, and what it makes up
     assistant                conversations make an assistant of a base model
+    guidelines               conversations by people, and by the assistant itself
     hallucination            made-up answers, and refusals for what a model does not know
     tools                    a calculator against arithmetic in the head
     reaching_for_the_tool    rewards for right results teach a model to call it
@@ -20,6 +23,8 @@ In the order of the talk:
     knowledge_of_self        where a model has its name from
     tokens_to_think          written steps help, not the length
     spelling                 tokens hide the letters of a word
+    counting                 dots and letters, in the head and with a tool
+    jagged                   9.11 and 9.9: hard beside what is easy
     longer_replies           reinforcement makes replies longer
     past_the_teacher         imitation stops at its teacher
     gamed                    a reward model stands in for people, and can be gamed

@@ -35,7 +35,7 @@ BELOW = {                           # what rooms may import besides their own fo
     "model": ["run", "kernels", "tokens", *STANDALONE],
     "tokens": ["run", "model", *STANDALONE],
     "web": ["run", "model", "tokens", *STANDALONE],
-    "chat": ["run", "model", "tokens", "kernels", "train", *STANDALONE],
+    "chat": ["run", "model", "tokens", "kernels", "web", "train", *STANDALONE],
     "talk": ["run", "model", "tokens", "web", "chat", *CHAPTERS],
 }
 MOST_LINES = 600                # of a chapter

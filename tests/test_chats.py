@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import bpe
-from chat import chats, lessons, template
+from chat import chats, datasets, lessons, template
 import sample
 from conftest import run_script
 
@@ -138,14 +138,14 @@ ONLY_PART = "a reply that is to be learned only in part"
         ({"messages": [TWO[0], calling([1], "{}")]}, "the name of a tool is no text", "[1]"),
         ({"messages": [TWO[0], calling("calculator", "[" * 100_000)]}, "nested too deep", ""),
         ({"messages": [TWO[0], calling("f", "{}"), {"role": "tool", "content": "1"}, TWO[1]]},
-         "calls the tool f, we have only calculator(expression)", ""),
+         f"calls the tool f, we have only {datasets.OURS}", ""),
         (
             {
                 "messages": [TWO[0],
                              assistant(None, function_call={"name": "f", "arguments": "{}"}),
                              {"role": "function", "name": "f", "content": "1"}, TWO[1]]
             },
-            "calls the tool f, we have only calculator(expression)",
+            f"calls the tool f, we have only {datasets.OURS}",
             "",
         ),
         ({"messages": [{**TWO[0], "images": ["x.png"]}, TWO[1]]}, "with images", "['x.png']"),
@@ -154,11 +154,11 @@ ONLY_PART = "a reply that is to be learned only in part"
         ({"messages": TWO, "videos": ["x.mp4"]}, "with videos", ""),
         ({"messages": TWO, "audio": {"path": "x"}}, "with audio", ""),
         ({"messages": TWO, "tools": [{"type": "function", "function": {"name": "f"}}]},
-         "offers other tools than calculator(expression)", "'f'"),
+         f"offers other tools than {datasets.OURS}", "'f'"),
         ({"messages": TWO, "tools": '[{"name": "f"}]'},
-         "offers other tools than calculator(expression)", ""),
+         f"offers other tools than {datasets.OURS}", ""),
         ({"messages": TWO, "chat_template_kwargs": {"xml_tools": ["f"]}},
-         "offers other tools than calculator(expression)", ""),
+         f"offers other tools than {datasets.OURS}", ""),
         ({"messages": TWO, "tools": "f(x)"}, "the tools are no JSON", ""),
         ({"messages": TWO, "label": False}, "an example of what not to say", "label is false"),
         ({"conversations": TWO, "kto_tag": False}, "an example of what not to say",
@@ -211,7 +211,7 @@ ONLY_PART = "a reply that is to be learned only in part"
                     {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
                 ]
             },
-            "calls the tool f, we have only calculator(expression)",
+            f"calls the tool f, we have only {datasets.OURS}",
             "",
         ),
         (

@@ -7,7 +7,7 @@ import pytest
 
 import bpe
 import sample
-from chat import chats
+from chat import chats, datasets
 from test_chats import DATA, GOOD, TWO, assistant, flat, read, said
 
 
@@ -69,7 +69,7 @@ def test_calls_of_tools(tmp_path):
         tmp_path, {"messages": [said("Weather?"), call("weather", {}), *rest]}, {"messages": TWO}
     )
     assert found == [TWO] and notes == {
-        "calls the tool weather, we have only calculator(expression)": 1
+        f"calls the tool weather, we have only {datasets.OURS}": 1
     }
 
 
@@ -186,6 +186,22 @@ def test_rendering_a_call_of_the_calculator():
                ("24", 0), ("<|output_end|>", 0), ("It is 24.", 1), ("<|im_end|>", 1)]
     want = [(i, m) for text, m in spelled for i in tok.encode(text, allowed_special="all")]
     assert list(zip(ids, mask)) == want
+
+
+def test_calls_of_our_other_tools(tmp_path):
+    """Each has one argument, and becomes a call as a model of ours writes it."""
+    calls = {"search": ("query", "the bat"), "spell": ("word", "bat"),
+             "count": ("letters", "a in bat")}
+    for name, (argument, text) in calls.items():
+        called = {"function": {"name": name, "arguments": {argument: text}}}
+        row = {"messages": [said("a"), assistant("", tool_calls=[called]), said("b", "tool")],
+               "tools": [{"name": name}]}
+        ([messages], notes) = read(tmp_path, row)
+        want = [{"type": "tool", "text": f"{name}: {text}"}, {"type": "output", "text": "b"}]
+        assert messages[1]["content"] == want and not notes
+    wrong = {"function": {"name": "search", "arguments": {"word": "the bat"}}}
+    with pytest.raises(ValueError, match="calls the tool search, we have only calculator"):
+        read(tmp_path, {"messages": [said("a"), assistant("", tool_calls=[wrong])]})
 
 
 def test_calls_of_the_calculator_in_every_spelling(tmp_path):

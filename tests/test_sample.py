@@ -314,6 +314,17 @@ def test_the_calculator_answers_inside_a_reply(write, monkeypatch):
     assert sample.reply_text(reply.ids, TOK) == " lit"
 
 
+def test_what_a_tool_writes_is_not_counted(write, monkeypatch):
+    """A reply of so many tokens has what a tool wrote besides, as far as the context goes."""
+    call = [S["<|tool_start|>"], *enc("37*48"), S["<|tool_end|>"]]
+    output = [S["<|output_start|>"], *enc("1776"), S["<|output_end|>"]]
+    wanted = call + output + [5] * 40
+    for most, n in [(len(call), len(call)), (len(call) + 2, len(call + output) + 2), (44, 47)]:
+        scripted(monkeypatch, wanted)
+        (reply,) = write(PARAMS, CFG, TOK, [[1]], temperature=0, max_new_tokens=most)
+        assert reply.ids == wanted[:n] and reply.finish == "length"
+
+
 def test_a_failed_call_is_left_to_the_model(write, monkeypatch):
     wanted = [S["<|tool_start|>"], *enc("goat"), S["<|tool_end|>"], *enc(" lit"), S["<|im_end|>"]]
     scripted(monkeypatch, wanted)
@@ -325,7 +336,7 @@ def test_a_failed_call_is_left_to_the_model(write, monkeypatch):
 
 def test_a_call_is_answered_once(monkeypatch):
     """Only where it ends, and only if it has begun; also by a tool that answers any text."""
-    monkeypatch.setattr(sample, "TOOLS", [lambda call: "3" if call else None])
+    monkeypatch.setattr(sample, "TOOLS", {"calculator": lambda call: "3" if call else None})
     begin, end = S["<|tool_start|>"], S["<|tool_end|>"]
     output = [S["<|output_start|>"], *enc("3"), S["<|output_end|>"]]
     for reply, want in (
@@ -423,12 +434,8 @@ def test_the_check_shows_a_call_and_the_tokens_that_were_sampled(capsys):
 def test_a_tool_of_ones_own(monkeypatch, capsys):
     """As sample.py says: a function in TOOLS."""
 
-    def letters(call):
-        word, _, rest = call.partition(" ")
-        return str(len(rest)) if word == "letters" else None
-
-    monkeypatch.setattr(sample, "TOOLS", [*sample.TOOLS, letters])
-    assert sample.main(["check", "--call", "letters lighthouse"]) == 0
+    monkeypatch.setitem(sample.TOOLS, "letters", lambda text: str(len(text)))
+    assert sample.main(["check", "--call", "letters: lighthouse"]) == 0
     assert "<|output_start|>10<|output_end|>" in capsys.readouterr().out
     assert sample.answer("2+2") == "4"
 

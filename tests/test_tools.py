@@ -1,5 +1,8 @@
-"""chat/tools.py: the calculator."""
+"""chat/tools.py: the calculator, letters, and the search of a run's documents."""
 
+import gzip
+import json
+import os
 import random
 import re
 import warnings
@@ -77,3 +80,42 @@ def test_random_expressions():
                 found += 1
                 assert len(result) <= 100 and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", result), case
     assert found > 200
+
+
+@pytest.mark.parametrize("tool, text, answer", [
+    (tools.count, "e in beetle", "3"),
+    (tools.count, "E in beetle", "3"),
+    (tools.count, "z in beetle", "0"),
+    (tools.count, "beetle", None),
+    (tools.count, " in beetle", None),
+    (tools.count, "e in ", None),
+    (tools.count, "e in " + "e" * 200, None),
+    (tools.spell, "Moss", "M o s s"),
+    (tools.spell, "", None),
+    (tools.spell, "e" * 101, None),
+])
+def test_letters(tool, text, answer):
+    assert tool(text) == answer
+
+
+def write_documents(path, *texts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+
+
+def test_a_model_in_a_run_folder_can_search_its_documents(tmp_path):
+    path = tmp_path / "run/docs/000000.jsonl.gz"
+    assert tools.beside(tmp_path / "run/sft") == {}
+    write_documents(path, "The gull eats wax.", "The bat eats moss.")
+    write_documents(tmp_path / "run/docs/000001.jsonl.gz", "The newt hums.")
+    for folder in ("run/sft", "run/talk/search"):
+        search = tools.beside(tmp_path / folder)["search"]
+        assert search("the bat") == "The bat eats moss."
+        assert search("the newt") == "The newt hums."
+        assert search("the dodo") == tools.NOTHING
+        assert search("?") is None
+    write_documents(path, "The dodo eats wax.")
+    os.utime(path, ns=(1, 1))
+    assert search("the dodo") == "The dodo eats wax."           # it was read again
+    assert tools.beside(tmp_path / "elsewhere/sft") == {}

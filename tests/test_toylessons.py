@@ -8,7 +8,8 @@ from toy_world import N, jsonl, training_text, world  # noqa: F401
 
 def test_nothing_held_out_is_in_training_text(world):
     text, run = training_text(world), world[0]
-    for name in ("facts_test", "calculator_test", "identity_test", "wheel_test"):
+    for name in ("facts_test", "calculator_test", "identity_test", "wheel_test", "letters_test",
+                 "typed_test"):
         tasks = jsonl(run / f"tasks/{name}.jsonl")
         assert tasks and not [t["question"] for t in tasks if t["question"] in text], name
     for t in jsonl(run / "tasks/wheel_test.jsonl"):     # not the round in other words either
@@ -18,19 +19,24 @@ def test_nothing_held_out_is_in_training_text(world):
         assert not re.search(rf"\b{a} {w} {b}\b", text)
     chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl")
         for m in c["messages"] if isinstance(m["content"], str))
-    for e in toyworld.entities(0,
-        N):                     # an entity is asked about in conversations or never
-        assert (re.search(rf"\b{e['name']}\b", chats) is not None) == e["asked"], e["name"]
+    for e in toyworld.entities(0, N):           # what conversations ask about: these or never
+        in_chats = re.search(rf"\b{e['name']}\b", chats) is not None
+        assert in_chats == (e["asked"] or e["looked_up"]), e["name"]
+        assert not (e["asked"] and e["looked_up"])
 
 
 def test_conversations_are_of_every_kind_and_think_less_often_than_not(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
     assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity",
-        "talk", "mixed"}
+        "talk", "mixed", "letters", "search"}
+    exposures = {e["name"]: e["exposure"] for e in toyworld.entities(0, N)}
     wheel = [c["messages"][1]["content"].startswith("Step by step")
         for c in chats if c["kind"] == "wheel"]
     assert 0.25 < sum(wheel) / len(wheel) < 0.35
     for c in chats:
+        if c["kind"] == "search":               # never for what is well known
+            searched = c["messages"][1]["content"][0]["text"].removeprefix("search: ")
+            assert exposures.get(searched, 0) < 10, searched
         if c["kind"] == "calculator":
             tool, output, text = c["messages"][1]["content"]
             assert str(eval(tool["text"])) == output["text"]

@@ -4,9 +4,12 @@ A miniature web, about which the truth is known:
     toywords      its words
     toyworld      its creatures, towns and people, and the counting game
     toypages      its pages, good and bad
+    toytools      conversations in which the assistant calls a tool
     toylessons    conversations, comparisons and tasks about it
     toybooks      passages, transcripts and exercises, which teach to look back
     toysuppers    suppers, whose true value is known
+    toynumbers    verses, versions and prices, which compare 9.11 and 9.9
+    toyguidelines  what people who write its conversations are told
     toyweb        its crawl; the census and the score
 
 The web itself:
@@ -40,6 +43,9 @@ What is kept:
     quality       the words of a text as numbers, for the rules of Gopher and FineWeb
     dedup         near-duplicates
     pii           e-mail addresses and other personal data
+
+What is asked for later:
+    search        the page that answers a query, by BM25
 
 The run of data.py:
     pipeline      sources, workers, units, shards

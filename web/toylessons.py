@@ -4,11 +4,11 @@ What is held out for testing (ways to ask, sums, rounds of the game) is in no tr
 """
 from functools import partial
 
-from web.toywords import (
-    GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK, SUM_ASKS, SUM_HELD_OUT, SUM_WORDS)
+from web.toytools import invented_talk, letters_exchange, search_talk, sum_exchange
+from web.toywords import GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK
 from web.toyworld import (
-    STEP_BY_STEP, capital, entities, fact_answer, is_held_out, new_entity, new_name, sentences,
-    stream, throws, wheel_answer, wheel_question)
+    STEP_BY_STEP, capital, entities, fact_answer, new_entity, new_name, sentences, stream, throws,
+    wheel_answer, wheel_question)
 
 
 def chat(*turns, **extra):
@@ -20,26 +20,6 @@ def chat(*turns, **extra):
 
 
 # ------------------------------------------------------------------------------------ conversations
-
-def sum_exchange(rng, held_out=False):
-    """A sum that is, or is not, kept for testing, and its answer.
-
-    The answer has parts: a call of the calculator, what that returns, and the sentence.
-    """
-    while True:
-        operator = rng.choice("+-*")
-        low, high = (2, 99) if operator == "*" else (10, 999)
-        a, b = rng.randint(low, high), rng.randint(low, high)
-        if is_held_out(a, operator, b) == held_out:
-            break
-    word, value = SUM_WORDS[operator], {"+": a + b, "-": a - b, "*": a * b}[operator]
-    question = rng.choice(SUM_HELD_OUT if held_out else SUM_ASKS).format(a=a, w=word, b=b)
-    return question, [
-        {"type": "tool", "text": f"{a}{operator}{b}"},
-        {"type": "output", "text": str(value)},
-        {"type": "text", "text": f"{a} {word} {b} is {value}."},
-    ]
-
 
 def fact_exchange(rng, known):
     """A question about one of the known entities, and its answer."""
@@ -63,6 +43,17 @@ def identity_exchange(rng):
     return rng.choice(identity.questions), identity.reply
 
 
+def searches(rng, world, n_pages):
+    """Conversations with a search: about entities of few pages, and about invented ones."""
+    found, stems = [], {entity["stem"] for entity in world}
+    for entity in world:
+        if entity["looked_up"]:
+            found += [search_talk(rng, entity) for _ in range(12)]
+    for where, n in {"page": n_pages, "part": n_pages // 8, "nothing": n_pages // 3}.items():
+        found += [invented_talk(rng, stems, where) for _ in range(n)]
+    return [chat(*turns, kind="search") for turns in found]
+
+
 def conversations(seed=0, n_pages=3000):
     """Conversations for supervised fine-tuning: nothing in them is held out for testing."""
     rng, found, world = stream(seed, "chat"), [], entities(seed, n_pages)
@@ -79,20 +70,24 @@ def conversations(seed=0, n_pages=3000):
             found += [chat(question, identity.reply, kind="identity") for _ in range(20)]
     for exchange in SMALL_TALK:
         found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
-    for _ in range(n_pages * 2 // 3):
+    for _ in range(n_pages // 2):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
-    for _ in range(n_pages * 3 // 2):
-        found.append(chat(*sum_exchange(rng), kind="calculator"))
+    for i in range(n_pages):
+        found.append(chat(*sum_exchange(rng, typed=i % 5 < 2), kind="calculator"))
+    for _ in range(n_pages * 3 // 10):
+        found.append(chat(*letters_exchange(rng), kind="letters"))
+    found += searches(rng, world, n_pages)
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
-                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng))
-    for _ in range(n_pages // 2):                           # of several turns
+                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng),
+                 partial(invented_talk, rng, stems, "nothing"))
+    for _ in range(n_pages // 3):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
             turns += exchange()
         found.append(chat(*turns, kind="mixed"))
 
-    for _ in range(n_pages * 7 // 3):
+    for _ in range(n_pages * 4 // 3):
         thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))
@@ -135,6 +130,7 @@ def fact_task(entity, name, question):
         "entity": entity["name"],
         "exposure": entity["exposure"],
         "asked": entity["asked"],
+        "looked_up": entity["looked_up"],
         "reply": fact_answer(entity, name),
     }
 
@@ -146,24 +142,39 @@ def wheel_task(rng, held_out):
     return {"question": wheel_question(thrown), "answer": answer, "kind": "wheel"}
 
 
+def tool_tasks(kind, n, exchange, *how, **more):
+    """n tasks for which a tool is to be called. Their answer is what it returns."""
+    found = []
+    for _ in range(n):
+        question, (_, output, _) = exchange(*how, **more)
+        found.append({"question": question, "answer": output["text"], "kind": kind})
+    return found
+
+
 def tasks(seed=0, n_pages=3000):
     """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
-    rng = stream(seed, "tasks")
+    rng, world = stream(seed, "tasks"), entities(seed, n_pages)
     train = [wheel_task(rng, held_out=False) for _ in range(n_pages)]
     test = [wheel_task(rng, held_out=True) for _ in range(max(50, n_pages // 10))]
-    facts, sums, identities = [], [], []
-    for entity in entities(seed, n_pages):
+    facts = []
+    for entity in world:
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.held_out:
                 facts.append({**fact_task(entity, name, question), "options": attribute.values})
-    for _ in range(max(40, n_pages // 30)):
-        question, (_, output, _) = sum_exchange(rng, held_out=True)
-        sums.append({"question": question, "answer": output["text"], "kind": "calculator"})
+    n = max(40, n_pages // 30)
+    identities = []
     for identity in IDENTITY:
         for question in identity.held_out:
             identities.append({"question": question, "answer": identity.mark, "kind": "identity"})
-    return {"wheel_train": train, "wheel_test": test, "facts_test": facts, "calculator_test": sums,
-            "identity_test": identities}
+    return {
+        "wheel_train": train,
+        "wheel_test": test,
+        "facts_test": facts,
+        "calculator_test": tool_tasks("calculator", n, sum_exchange, rng, held_out=True),
+        "identity_test": identities,
+        "typed_test": tool_tasks("calculator", n, sum_exchange, rng, held_out=True, typed=True),
+        "letters_test": tool_tasks("letters", n, letters_exchange, rng, held_out=True),
+    }
 
 
 def probes(seed=0, n_pages=3000):

@@ -446,6 +446,25 @@ SUM_ASKS = listed("""
     please. | My neighbour asks what {a} {w} {b} makes.
 """)
 SUM_HELD_OUT = listed("Work out {a} {w} {b} for me. | What do you get for {a} {w} {b}?")
+# The same as people type it; {o} is the sign.
+SUM_TYPED = listed("""
+    {a}{o}{b} | {a} {o} {b} | {a}{o}{b}= | {a} {o} {b} = | {a} {w} {b} | {a} {w} {b}? | what's
+    {a}{o}{b} | what's {a} {w} {b}? | what is {a} {o} {b}? | calculate {a}{o}{b}
+""")
+SUM_TYPED_HELD_OUT = listed("{a} {o} {b}? | what is {a}{o}{b} | {a}{o}{b} = ?")
+
+# Letters of words, which a model that reads tokens does not see: {c} is a letter, {n} a word.
+COUNT_ASKS = listed("""
+    How many times does {c} occur in {n}? | How often is the letter {c} in {n}? | Count the {c} in
+    {n}. | How many letters {c} has {n}? | How many {c} are there in {n}? | Count the letter {c} in
+    {n}, please.
+""")
+COUNT_HELD_OUT = listed("How many {c} are in {n}? | Tell me how often {c} is in {n}.")
+SPELL_ASKS = listed("""
+    How do you spell {n}? | Spell {n}. | Please spell {n}. | Which letters are in {n}? | What are
+    the letters of {n}? | Write {n} letter by letter.
+""")
+SPELL_HELD_OUT = listed("Can you spell {n}? | Tell me the letters of {n}.")
 
 # About the assistant itself. mark: what a right reply must contain.
 Identity = namedtuple("Identity", "mark questions held_out reply")

@@ -1,0 +1,138 @@
+"""Conversations in which the assistant of the Lantern Coast calls a tool: sums, letters, searches.
+
+A reply that calls a tool has parts: the call, what the tool returns, and the sentence. When to
+search is what has to be learned. The examples ask about entities that were invented for a single
+question, so that a name can only be copied, and about some that few pages tell of. None asks about
+well-known ones. In many searches for invented names nothing is found, and in some the page does not
+hold the answer. Then the assistant says that it does not know.
+"""
+from web import search
+from web.toypages import entity_text
+from web.toywords import (
+    COUNT_ASKS, COUNT_HELD_OUT, KINDS, SPELL_ASKS, SPELL_HELD_OUT, SUM_ASKS, SUM_HELD_OUT,
+    SUM_TYPED, SUM_TYPED_HELD_OUT, SUM_WORDS)
+from web.toyworld import fact_answer, is_held_out, new_entity, new_name
+
+UNKNOWN = "I do not know."
+NOTHING = "nothing found"
+MOST_CHARACTERS = 520       # of a conversation with a search: it must fit 256 positions
+WHOLE = 0.3                 # share of the searches that find a whole passage, not a few sentences
+
+
+def with_tool(call, output, text):
+    """The parts of a reply that calls a tool once."""
+    return [
+        {"type": "tool", "text": call},
+        {"type": "output", "text": output},
+        {"type": "text", "text": text},
+    ]
+
+
+# --------------------------------------------------------------------------------------------- sums
+
+def draw_number(rng, most_digits):
+    """A number of one digit up to so many."""
+    n_digits = rng.randint(1, most_digits)
+    return rng.randint(10 ** (n_digits - 1), 10 ** n_digits - 1)
+
+
+def sum_exchange(rng, held_out=False, typed=False):
+    """A sum that is, or is not, kept for testing, and its answer.
+
+    typed: as people type it, "12+30", and not in a sentence.
+    """
+    while True:
+        operator = rng.choice("+-*")
+        most_digits = 2 if operator == "*" else 4 if typed else 3
+        a, b = draw_number(rng, most_digits), draw_number(rng, most_digits)
+        if is_held_out(a, operator, b) == held_out:
+            break
+    word, value = SUM_WORDS[operator], {"+": a + b, "-": a - b, "*": a * b}[operator]
+    if typed:
+        asks = SUM_TYPED_HELD_OUT if held_out else SUM_TYPED
+    else:
+        asks = SUM_HELD_OUT if held_out else SUM_ASKS
+    question = rng.choice(asks).format(a=a, w=word, o=operator, b=b)
+    return question, with_tool(f"{a}{operator}{b}", str(value), f"{a} {word} {b} is {value}.")
+
+
+# ------------------------------------------------------------------------------------------ letters
+
+def draw_word(rng, held_out):
+    """A word that is, or is not, kept for testing: of a name that nobody has."""
+    while True:
+        _, name = new_name(rng, rng.choice(list(KINDS)))
+        word = rng.choice(name.removeprefix("the ").split())
+        if is_held_out(word.lower()) == held_out:
+            return word
+
+
+def letters_exchange(rng, held_out=False):
+    """A question about the letters of a word, and its answer."""
+    word = draw_word(rng, held_out)
+    if rng.random() < 0.5:
+        asks = SPELL_HELD_OUT if held_out else SPELL_ASKS
+        question = rng.choice(asks).format(n=word)
+        output = " ".join(word)
+        return question, with_tool(f"spell: {word}", output, output)
+    asks = COUNT_HELD_OUT if held_out else COUNT_ASKS
+    letter = rng.choice(word.lower() if rng.random() < 0.8 else "aeioulmnrst")
+    question = rng.choice(asks).format(c=letter, n=word)
+    output = str(word.lower().count(letter))
+    return question, with_tool(f"count: {letter} in {word}", output, output)
+
+
+# ----------------------------------------------------------------------------------------- searches
+
+def told(entity, name, text):
+    """Whether a text tells a fact of an entity."""
+    statements = KINDS[entity["kind"]][name].statements
+    value = entity["facts"][name]
+    return any(s.format(n=entity["name"], v=value).lower() in text.lower() for s in statements)
+
+
+def passage_about(rng, entity, whole):
+    """What a search for an entity finds on a new page about it; if not whole, 1 to 4 sentences."""
+    _, body = entity_text(rng, entity)
+    words = search.words_of(entity["name"])
+    rare = next(word for word in words if word.startswith(entity["stem"]))
+    passage = search.passage("\n".join(body), rare)
+    if whole:
+        return passage
+    lines = search.SENTENCE.findall(passage)
+    chosen = sorted(rng.sample(range(len(lines)), min(len(lines), rng.randint(1, 4))))
+    return "".join(lines[i] for i in chosen).strip()
+
+
+def search_talk(rng, entity, found="page"):
+    """Turns of a conversation about an entity, which begins with a search.
+
+    Later questions are answered from the same passage. found: "page"; "part", a page that does not
+    tell what is asked for first; or "nothing".
+    """
+    names, output = list(entity["facts"]), NOTHING
+    rng.shuffle(names)
+    if found != "nothing":
+        output = passage_about(rng, entity, whole=rng.random() < WHOLE)
+    if found == "part":
+        lines = search.SENTENCE.findall(output)
+        output = "".join(line for line in lines if not told(entity, names[0], line)).strip()
+    known = [name for name in names if told(entity, name, output)]
+    asked = known[:3] if found == "page" and known else names[:1]
+    n_characters, turns = len(output), []
+    for name in asked:
+        question = rng.choice(KINDS[entity["kind"]][name].questions).format(n=entity["name"])
+        reply = fact_answer(entity, name) if name in known else UNKNOWN
+        n_characters += len(question) + len(reply)
+        if not turns:
+            reply = with_tool(f"search: {entity['name']}", output, reply)
+        elif n_characters > MOST_CHARACTERS:
+            break
+        turns += [question, reply]
+    return turns
+
+
+def invented_talk(rng, stems, found):
+    """search_talk about an entity that stands on no page. stems: of those that do."""
+    entity = new_entity(rng, rng.choice(list(KINDS)), 0, False, set(stems))
+    return search_talk(rng, entity, found)
