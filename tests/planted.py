@@ -1572,7 +1572,6 @@ FAULTS = [
           "                    doc[\"trail\"][-1][2] = 0",
           "                    doc[\"trail\"][-1][1] = 0",
           "tests/test_pipeline.py::test_pipeline_end_to_end"),
-<<<<<<< HEAD
     # -------------------------------------------------------- web/toybooks.py and talk/, in context
     Fault("passage-in-every-wording", "web/toybooks.py",
           "        *statements, last = KINDS[entity[\"kind\"]][name].statements\n",
@@ -1623,7 +1622,6 @@ FAULTS = [
           "        n = len(tokenizer.encode_ordinary(text))\n",
           "        n = len(text)\n",
           "tests/test_toybooks.py::test_pages_are_cut_to_as_many_tokens"),
-=======
     # ----------------------------------------------------------- talk/: numbers, recall, guidelines
     Fault("verses-ordered-as-texts", "web/toynumbers.py",
           "    return tuple(int(part) for part in number.split(\".\"))\n",
@@ -1653,7 +1651,6 @@ FAULTS = [
           "    return pattern.replace(value, \"{v}\") if value else pattern\n",
           "    return pattern.replace(task[\"answer\"], \"{v}\")\n",
           "tests/test_toyguidelines.py::test_wordings"),
->>>>>>> t-jagged
 ]
 
 
