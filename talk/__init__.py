@@ -17,6 +17,8 @@ In the order of the talk:
     tokens_to_think          written steps help, not the length
     spelling                 tokens hide the letters of a word
     longer_replies           reinforcement makes replies longer
+    reasoning                tries and going back grow where only the end is rewarded
+    thinking_time            what a budget of tokens costs, and what 64 tries find
     past_the_teacher         imitation stops at its teacher
     gamed                    a reward model stands in for people, and can be gamed
     ranking                  battles rank models

@@ -1,0 +1,75 @@
+"""web/toypuzzles.py: puzzles, answers to learn from, and a checker that believes no reply."""
+from itertools import permutations
+
+import pytest
+
+from web import toypuzzles, toyworld
+
+THROWN = [2, 6, 1, 4, 5, 3]
+TASK = {"target": 9, "throws": THROWN}
+FAILED = "two two, six eight, four two"
+RIGHT = "two two, six eight, one nine"
+
+
+def test_every_puzzle_has_a_solution_and_none_is_learned_and_tested():
+    learned, tested = toypuzzles.puzzles(), toypuzzles.puzzles(held_out=True)
+    assert not set(learned) & set(tested)
+    assert 0.07 < len(tested) / len(learned + tested) < 0.13
+    for target, thrown in tested[::9]:
+        some = [used for used in permutations(thrown, 3) if sum(used) % 10 == target]
+        assert some
+        assert toypuzzles.solves({"target": target, "throws": thrown}, toypuzzles.attempt(some[0]))
+
+
+def test_the_order_in_a_question_does_not_decide_what_is_held_out():
+    for target, thrown in toypuzzles.puzzles(held_out=True)[::9]:
+        task = toypuzzles.task(toyworld.stream(0, target), target, thrown)
+        assert sorted(task["throws"]) == list(thrown) and task["target"] == target
+
+
+def test_a_question_and_an_answer():
+    assert toypuzzles.question(9, THROWN) == (
+        "Stop the wheel at nine with three of two six one four five three.")
+    assert toypuzzles.attempt((2, 6, 4)) == FAILED
+    reply = f"{FAILED}. No. Try again. {RIGHT}. Yes."
+    assert toypuzzles.attempts(reply) == [FAILED, RIGHT]
+    assert toypuzzles.is_solved(TASK, reply)
+
+
+def test_answers_go_back_only_after_attempts_that_fail():
+    rng, right = toyworld.stream(0, "answers"), 0
+    for _ in range(300):
+        reply = toypuzzles.answer(rng, 9, THROWN, tries=3)
+        *failed, last = toypuzzles.attempts(reply)
+        assert len(failed) == 2 and reply.endswith(". Yes.")
+        assert all(toypuzzles.throws_of(text, THROWN) for text in (*failed, last))
+        assert not any(toypuzzles.solves(TASK, text) for text in failed)
+        right += toypuzzles.solves(TASK, last)
+    assert 0 < right < 150, "the last attempt is claimed whether it is right or not"
+
+
+@pytest.mark.parametrize("reply, fault", [
+    (f"{FAILED}. Yes.", "a false claim"),
+    (f"{FAILED}. No. Try again. {RIGHT}.", "no claim"),
+    (f"{RIGHT}. No. Try again. {FAILED}. Yes.", "the right attempt is not the last one"),
+    ("Yes.", "a claim without an attempt"),
+    (f"{RIGHT}. Yes. Yes.", "two claims"),
+    ("nine nine. Yes.", "a throw that was not thrown"),
+    ("two two, six eight, four nine. Yes.", "a wrong step at the end"),
+    ("two two, six seven, one nine. Yes.", "a wrong step before the end"),
+    ("three three, three six, three nine. Yes.", "a throw used three times"),
+    ("four four, five nine. Yes.", "too few throws"),
+    ("two two, one three, five eight, one nine. Yes.", "too many throws, one twice"),
+    ("two two, one three, four seven, two nine. Yes.", "four throws"),
+    ("two two, six eight, one nine, and that is it. Yes.", "words behind the last step"),
+    ("", "nothing"),
+])
+def test_the_checker_finds(reply, fault):
+    assert not toypuzzles.is_solved(TASK, reply), fault
+    assert toypuzzles.is_solved(TASK, f"{RIGHT}. Yes.")
+
+
+def test_the_same_throws_in_another_order_are_the_same_attempt():
+    orders = {toypuzzles.throws_of(toypuzzles.attempt(used), THROWN)
+              for used in permutations((2, 6, 1))}
+    assert orders == {(1, 2, 6)}

@@ -1,0 +1,114 @@
+"""Puzzles in which it pays to try, to check and to go back: which throws stop the wheel where?
+
+    Stop the wheel at nine with three of two six one four five three.
+
+        two two, six eight, four two. No. Try again. two two, six eight, one nine. Yes.
+
+Each step of an attempt is a throw and where the wheel then stands, as in toyworld.wheel_answer. No
+throw is used twice. Where an attempt ends is not known before its steps are done. The checker does
+them itself and believes nothing that a reply says of them.
+"""
+from itertools import accumulate, combinations, combinations_with_replacement
+
+from web.toywords import NUMBERS
+from web.toyworld import is_held_out
+
+GIVEN, USED = 6, 3              # throws of the die; how many of them must stop the wheel
+GO_BACK = "No. Try again."
+CLAIM = "Yes."
+
+
+def puzzles(held_out=False):
+    """[(target, throws in order)]: all that are, or are not, kept for testing.
+
+    Each has a solution, and attempts that fail.
+
+    A hash of the target and the sorted throws picks one in ten. So no other order of a puzzle that
+    is kept for testing is learned from.
+    """
+    found = []
+    for thrown in combinations_with_replacement(range(1, 7), GIVEN):
+        reached = {sum(some) % 10 for some in combinations(thrown, USED)}
+        if len(reached) == 1:           # no attempt can fail
+            continue
+        for target in sorted(reached):
+            if is_held_out("puzzle", target, *thrown) == held_out:
+                found.append((target, thrown))
+    return found
+
+
+def question(target, thrown):
+    """Puzzle 9, (2, 6, 1, 4) -> "Stop the wheel at nine with three of two six one four."."""
+    words = " ".join(NUMBERS[n] for n in thrown)
+    return f"Stop the wheel at {NUMBERS[target]} with {NUMBERS[USED]} of {words}."
+
+
+def task(rng, target, thrown):
+    """A puzzle as a task, its throws in a random order."""
+    thrown = rng.sample(thrown, len(thrown))
+    return {
+        "question": question(target, thrown),
+        "answer": NUMBERS[target],
+        "kind": "puzzle",
+        "target": target,
+        "throws": thrown,
+    }
+
+
+# ------------------------------------------------------------------------------------------ answers
+
+def attempt(used):
+    """Throws 2 6 1 -> "two two, six eight, one nine"."""
+    stands = [NUMBERS[total % 10] for total in accumulate(used)]
+    return ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(used, stands))
+
+
+def answer(rng, target, thrown, tries=1):
+    """An answer to learn from: tries - 1 attempts that fail, then one that is claimed unchecked."""
+    said = []
+    while len(said) < tries:
+        used = rng.sample(thrown, USED)
+        if len(said) == tries - 1:
+            said.append(f"{attempt(used)}. {CLAIM}")
+        elif sum(used) % 10 != target:
+            said.append(f"{attempt(used)}. {GO_BACK}")
+    return " ".join(said)
+
+
+# ------------------------------------------------------------------------------------------ checker
+
+def attempts(reply):
+    """The attempts in a reply: "two two. No. Try again. one one. Yes." -> ["two two", "one one"]"""
+    parts = reply.strip().removesuffix(CLAIM).split(GO_BACK)
+    return [part.strip().removesuffix(".") for part in parts]
+
+
+def throws_of(text, thrown):
+    """The throws of an attempt, sorted; None if it breaks a rule.
+
+    The rules: three throws are used, none more often than it was thrown, and every step says
+    rightly where the wheel stands.
+    """
+    left, used, at = list(thrown), [], 0
+    for step in text.split(", "):
+        words = step.split(" ")
+        if len(words) != 2 or not set(words) <= set(NUMBERS):
+            return None
+        n, stands = (NUMBERS.index(word) for word in words)
+        at = (at + n) % 10
+        if n not in left or stands != at:
+            return None
+        left.remove(n)
+        used.append(n)
+    return tuple(sorted(used)) if len(used) == USED else None
+
+
+def solves(task, text):
+    """Whether an attempt breaks no rule and stops the wheel at the target."""
+    used = throws_of(text, task["throws"])
+    return used is not None and sum(used) % 10 == task["target"]
+
+
+def is_solved(task, reply):
+    """Whether a reply ends with a claim, and the attempt before it solves the puzzle."""
+    return reply.endswith(f". {CLAIM}") and solves(task, attempts(reply)[-1])
