@@ -32,7 +32,7 @@ def rollout(ended=(True,) * 4):
                            lengths=np.array([10, 30, 10, 2]), rng=np.random.default_rng(0))
 
 
-def test_the_reward_pays_for_a_right_end_alone_and_notes_the_step():
+def test_the_reward_pays_for_a_right_end_alone():
     notes = []
     assert reasoning.reward_of("the end", notes)(rollout()).tolist() == [0, 1, 1, 0]
     assert notes == [{"right": 0.5, "back": 0.25, "tries": 1.25, "tokens": 13.0}]

@@ -5,6 +5,7 @@ A miniature web, about which the truth is known:
     toyworld      its creatures, towns and people, and the counting game
     toypages      its pages, good and bad
     toylessons    conversations, comparisons and tasks about it
+    toypuzzles    puzzles in which tries pay, and their checker
     toyweb        its crawl; the census and the score
 
 The web itself:
