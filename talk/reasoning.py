@@ -39,8 +39,8 @@ def lessons(seed):
     puzzles = toypuzzles.puzzles()
     for _ in range(LESSONS):
         task = toypuzzles.task(rng, *rng.choice(puzzles))
-        tries = rng.randint(2, 4) if rng.random() < GO_BACK else 1
-        reply = toypuzzles.answer(rng, task["target"], task["throws"], tries)
+        goes_back = rng.random() < GO_BACK
+        reply = toypuzzles.answer(rng, task["target"], task["throws"], goes_back)
         found.append(toylessons.chat(task["question"], reply))
     return found
 

@@ -36,16 +36,27 @@ def test_a_question_and_an_answer():
     assert toypuzzles.is_solved(TASK, reply)
 
 
-def test_answers_go_back_only_after_attempts_that_fail():
-    rng, right = toyworld.stream(0, "answers"), 0
+def test_most_answers_claim_their_only_attempt():
+    rng, right = toyworld.stream(0, "claims"), 0
     for _ in range(300):
-        reply = toypuzzles.answer(rng, 9, THROWN, tries=3)
+        reply = toypuzzles.answer(rng, 9, THROWN, goes_back=False)
+        assert len(toypuzzles.attempts(reply)) == 1 and reply.endswith(". Yes.")
+        assert toypuzzles.throws_of(toypuzzles.attempts(reply)[0], THROWN)
+        right += toypuzzles.is_solved(TASK, reply)
+    assert 0 < right < 150, "the attempt is claimed whether it is right or not"
+
+
+def test_answers_go_back_only_after_attempts_that_fail():
+    rng, lengths = toyworld.stream(0, "answers"), set()
+    for _ in range(300):
+        reply = toypuzzles.answer(rng, 9, THROWN, goes_back=True)
         *failed, last = toypuzzles.attempts(reply)
-        assert len(failed) == 2 and reply.endswith(". Yes.")
+        lengths.add(len(failed) + 1)
+        assert failed and reply.endswith(". Yes.")
         assert all(toypuzzles.throws_of(text, THROWN) for text in (*failed, last))
         assert not any(toypuzzles.solves(TASK, text) for text in failed)
-        right += toypuzzles.solves(TASK, last)
-    assert 0 < right < 150, "the last attempt is claimed whether it is right or not"
+        assert toypuzzles.is_solved(TASK, reply) or len(failed) + 1 == toypuzzles.MOST
+    assert lengths == set(range(2, toypuzzles.MOST + 1))
 
 
 @pytest.mark.parametrize("reply, fault", [

@@ -14,6 +14,7 @@ from web.toywords import NUMBERS
 from web.toyworld import is_held_out
 
 GIVEN, USED = 6, 3              # throws of the die; how many of them must stop the wheel
+MOST = 8                        # attempts in an answer to learn from
 GO_BACK = "No. Try again."
 CLAIM = "Yes."
 
@@ -63,16 +64,21 @@ def attempt(used):
     return ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(used, stands))
 
 
-def answer(rng, target, thrown, tries=1):
-    """An answer to learn from: tries - 1 attempts that fail, then one that is claimed unchecked."""
+def answer(rng, target, thrown, goes_back):
+    """An answer to learn from: one attempt, claimed whether right or not.
+
+    goes_back: the first attempt fails, and so others follow until one is right, MOST at most.
+    """
     said = []
-    while len(said) < tries:
+    while True:
         used = rng.sample(thrown, USED)
-        if len(said) == tries - 1:
+        right = sum(used) % 10 == target
+        if right and goes_back and not said:
+            continue
+        if right or not goes_back or len(said) == MOST - 1:
             said.append(f"{attempt(used)}. {CLAIM}")
-        elif sum(used) % 10 != target:
-            said.append(f"{attempt(used)}. {GO_BACK}")
-    return " ".join(said)
+            return " ".join(said)
+        said.append(f"{attempt(used)}. {GO_BACK}")
 
 
 # ------------------------------------------------------------------------------------------ checker
