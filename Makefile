@@ -140,7 +140,9 @@ test: .venv/ready
 	wait $$other || failed=$$?; cat $$said; rm $$said; exit $$failed
 
 claims: all
-	$(PY) tests/claims.py --run "$(RUN)"
+	$(PY) -m pip install --quiet --requirement talk/requirements.txt || \
+	  echo "without matplotlib: the experiments print their tables and draw nothing"
+	$(PY) -m talk --run "$(RUN)"
 
 .venv-peers/ready: requirements.txt tests/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers

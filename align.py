@@ -332,7 +332,7 @@ def policy_weights(shares, advantage, beta=0.0, log_p=None, log_p_reference=None
     Without a leash RL goes wherever the reward is highest. That is right for a reward that is the
     truth, such as right answers, so the default is none. But a reward model is only right about
     replies like those it learned from. Pressed hard, RL finds replies that score ever higher and
-    are ever worse (tests/claims.py gamed), and a leash keeps it from going there.
+    are ever worse (talk/gamed.py), and a leash keeps it from going there.
     """
     weights = shares * advantage[:, None]
     if beta:

@@ -51,9 +51,9 @@ def bars(axes, found, series, groups):
     series: {what the bars of one filling are: their labels, one for each group}. groups: what
     stands below each group. Values are shares, and shown in percent.
     """
-    width = 0.8 / len(series)
+    width = min(0.4, 0.8 / len(series))
     for i, (name, labels) in enumerate(series.items()):
-        fill, hatch = FILLS[i % len(FILLS)]
+        fill, hatch = FILLS[i % len(FILLS)] if len(series) > 1 else ("0.75", "")
         middle = i - (len(series) - 1) / 2
         places = np.arange(len(groups)) + middle * width
         heights = 100 * mean(found, labels)
@@ -76,7 +76,7 @@ def bars(axes, found, series, groups):
                 ha="center",
                 fontsize=8,
             )
-    names = [textwrap.fill(group, 96 // len(groups)) for group in groups]
+    names = [textwrap.fill(group, 88 // len(groups)) for group in groups]
     axes.set_xticks(range(len(groups)), names)
     axes.set_ylim(0, 114)
     axes.set_yticks(range(0, 101, 20))
@@ -137,7 +137,8 @@ def save(module, found, runs):
     seeds = len(found) // len(runs)
     command = f"python -m talk.{name} --run {' '.join(map(str, runs))}"
     command += f" --seeds {seeds}" if seeds > 1 else ""
-    worlds = f"{len(runs)} world{'s' * (len(runs) > 1)}: {', '.join(run.name for run in runs)}"
+    worlds = "worlds: " if len(runs) > 1 else "world: "
+    worlds += ", ".join(run.name for run in runs)
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(SIZE, layout="constrained")
         module.plot(figure, found)

@@ -2,7 +2,7 @@
 
 A model is a lossy memory of its documents. What it read once it remembers as one remembers a book;
 what it read thirty times it can recite. Here the base model reads on: pages that it never saw, some
-once, some thirty times, among as many windows of its old text.
+once, some thirty times, among as many windows of its old text, which count half as much.
 
 Refuted if the share of recited pages does not rise with the number of readings. The control is the
 pages of the same kind that the same model did not read.
@@ -19,7 +19,7 @@ from model import corpus
 from run import command
 
 STAGES = ("base",)
-SECONDS = 90
+SECONDS = 45
 TIMES = (0, 1, 3, 10, 30)
 GIVEN = 32                              # tokens of a page that the model is given
 RECITED = 64                            # tokens that it should write then
@@ -63,7 +63,7 @@ def experiment(run, seed):
     for group, n in zip(groups, TIMES):
         for page in group:
             texts += [tokenizer.decode(page[1:])] * n
-    model = study(run, "regurgitation/reader", texts, len(texts) // 8, seed)
+    model = study(run, "regurgitation/reader", texts, len(texts) // 8, seed, replay_weight=0.5)
     for group, n in zip(groups, TIMES):
         lengths = recited(model, group)
         whole = float(np.mean(lengths >= RECITED))

@@ -28,7 +28,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import talk
 from talk import experiment, plots      # before numpy
 import numpy as np
 
@@ -56,7 +55,8 @@ class Job(NamedTuple):
 
 def names():
     """The experiments, in the order of the talk."""
-    listed = re.findall(r"^    (\w+)  +\S", talk.__doc__, re.M)
+    doc = importlib.import_module("talk").__doc__
+    listed = re.findall(r"^    (\w+)  +\S", doc, re.M)
     return [name for name in listed if name not in TOOLS]
 
 
@@ -78,10 +78,13 @@ def sources(module):
     """The sources of an experiment, of experiment.py, and of what it imports of web/ and talk/."""
     found = {experiment, module}
     for value in vars(module).values():
-        if isinstance(value, ModuleType) and value.__name__.startswith(("web.", "talk.")):
-            found.add(value)
-    found = {module.__name__: inspect.getsource(module) for module in found}
-    return [found[name] for name in sorted(found) if name not in ("talk.plots", "talk.results")]
+        name = getattr(value, "__module__", None)               # of a function
+        if isinstance(value, ModuleType):
+            name = value.__name__
+        if str(name).startswith(("web.", "talk.")) and name not in ("talk.plots", "talk.results"):
+            found.add(sys.modules.get(name, module))
+    texts = {each.__name__: inspect.getsource(each) for each in found}
+    return [texts[name] for name in sorted(texts)]
 
 
 def files(module, run):
@@ -174,6 +177,15 @@ def in_a_process(job):
         return ValueError(f"{job.name} of {job.run}: its process ended with {process.exitcode}")
 
 
+def slowest_first(jobs):
+    """The jobs in the order in which they begin; those that come AFTER others are the last."""
+    def order(job):
+        module = module_of(job.name)
+        return bool(getattr(module, "AFTER", ())), -module.SECONDS
+
+    return sorted(jobs, key=order)
+
+
 def spread(jobs):
     """Yields the result of each job, in their order; an error in the place of one that failed.
 
@@ -195,7 +207,7 @@ def spread(jobs):
 
     with concurrent.futures.ThreadPoolExecutor(len(free), initializer=pin) as pool:
         try:
-            for job in jobs:
+            for job in slowest_first(jobs):
                 futures[job] = pool.submit(one, job)
             for job in jobs:
                 yield futures[job].result()
@@ -209,21 +221,28 @@ def spread(jobs):
 
 
 def show(name, results, runs):
-    """Print what an experiment found in all its runs, and draw it."""
+    """Print what an experiment said in all its runs, and draw what it found."""
     for result in results:
         print(result["said"], end="")
-    found = [result["found"] for result in results]
-    if len(found) > 1:
-        print(f"   mean and spread of {len(found)}:")
-        for label, value in found[0].items():
-            if not isinstance(value, list):
-                values = [numbers[label] for numbers in found]
-                print(f"   {np.mean(values):9.3f} +- {np.std(values, ddof=1):.3f}  {label}")
     print(f"   {sum(result['seconds'] for result in results):.0f} s on one core")
-    path = plots.save(module_of(name), found, runs)
+    path = plots.save(module_of(name), [result["found"] for result in results], runs)
     if path:
         print(f"   drawn in {path}")
     print(end="", flush=True)
+
+
+def summary(found):
+    """The lines of a table of all numbers, with mean and spread. found: {name: [numbers]}."""
+    lines = []
+    for name, of_name in found.items():
+        lines += ["", name]
+        for label, first in of_name[0].items():
+            if isinstance(first, list):         # a curve: its drawing shows it
+                continue
+            values = [numbers[label] for numbers in of_name]
+            apart = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            lines.append(f"   {np.mean(values):9.3f}{apart}  {label}")
+    return lines
 
 
 def jobs_of(chosen, runs, seeds):
@@ -260,22 +279,34 @@ def run_all(chosen, runs, seeds):
     jobs = jobs_of(chosen, runs, seeds)
     results = {job: kept(job) for job in jobs}
     missing = [job for job in jobs if results[job] is None]
-    made, failed = spread(missing), []
-    for name in chosen:
-        print(f"\n{textwrap.fill(f'{name}: {claim_of(name)}', 80)}\n", flush=True)
-        of_name = [job for job in jobs if job.name == name]
-        for job in of_name:
-            if results[job] is None:
-                results[job] = next(made)
-        errors = [results[job] for job in of_name if isinstance(results[job], Exception)]
-        for error in errors:
-            print(textwrap.fill(f"failed: {error}", 80, initial_indent="   "))
-        if errors:
-            failed.append(name)
-        else:
-            show(name, [results[job] for job in of_name], runs)
+    found, failed = {}, []
+    with contextlib.closing(spread(missing)) as made:
+        for name in chosen:
+            print(f"\n{textwrap.fill(f'{name}: {claim_of(name)}', 80)}\n", flush=True)
+            of_name = []
+            for job in jobs:
+                if job.name == name:
+                    of_name.append(results[job] or next(made))
+            try:
+                show(name, checked_results(of_name), runs)
+                found[name] = [result["found"] for result in of_name]
+            except Exception as e:              # also one of its plot()
+                print(textwrap.fill(f"failed: {e}", 77, initial_indent="   "), flush=True)
+                failed.append(name)
+    if len(jobs) > 1:
+        print("\n".join(summary(found)))
+    if not plots.matplotlib_here():
+        print(f"\nnothing is drawn without matplotlib; install it with: {plots.INSTALL}")
     if failed:
         raise ValueError(f"failed: {', '.join(failed)}; the results of the others are kept")
+
+
+def checked_results(results):
+    """The results of an experiment; raises the error of one that failed."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
 
 
 def add_options(parser):

@@ -27,6 +27,7 @@ FOLDERS = {                         # folders of rooms, and the chapters that th
     "tokens": ["bpe"],
     "web": ["data"],
     "chat": ["sample", "align"],
+    "talk": [],
 }
 BELOW = {                           # what rooms may import besides their own folder and chapters
     "run": [],
@@ -35,6 +36,7 @@ BELOW = {                           # what rooms may import besides their own fo
     "tokens": ["run", "model", *STANDALONE],
     "web": ["run", "model", "tokens", *STANDALONE],
     "chat": ["run", "model", "tokens", "kernels", "train", *STANDALONE],
+    "talk": ["run", "model", "tokens", "web", "chat", *CHAPTERS],
 }
 MOST_LINES = 600                # of a chapter
 MOST_COLUMNS = 100
@@ -130,7 +132,8 @@ def is_script(text):
 
 def command_of(path):
     """The command that runs a file."""
-    return f"python -m {module_of(path)}" if "/" in path else f"python {path}"
+    module = module_of(path).removesuffix(".__main__")
+    return f"python -m {module}" if "/" in path else f"python {path}"
 
 
 # ---------------------------------------------------------------------------------------- the rules
@@ -280,6 +283,8 @@ def untested(house, tests):
         name = Path(path).stem
         if path.startswith("kernels/"):         # launchers and .cu files are tested together
             name = "kernels"
+        elif path.startswith("talk/") and name != "__init__":
+            name = "talk"                       # so are experiments, which are of one form
         if name != "__init__" and f"test_{name}.py" not in tests:
             faults[path] = f"there is no tests/test_{name}.py"
     return faults

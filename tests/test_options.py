@@ -89,6 +89,7 @@ COMMANDS = {
     "sample.py chat": f"--run --model --ask --system --no-thinking {DRAWING} {DEVICE}",
     "sample.py serve": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "sample.py export --gguf x.gguf": "--run --model --gguf --type",
+    "talk/__main__.py": "--run --seeds --list",
     "web/toyweb.py": "--run --pages --seed --score",
     "web/toyweb.py --score": "--run --pages --seed --score",
     "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch "
@@ -204,8 +205,7 @@ VERBS = {"check", "complete", "chat", "serve", "export", "sft", "rl", "reward", 
          "arena", "train", "encode", "decode", "show", "sign", "match", "drop", "predict", "test"}
 NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
 FILES = [path for path, text in house.read_house().items() if house.is_script(text)]
-FILES += [f"tests/{name}.py" for name in ("claims", "golden", "house", "malformed", "planted",
-                                          "torture")]
+FILES += [f"tests/{name}.py" for name in ("golden", "house", "malformed", "planted", "torture")]
 
 
 def faults_of_help(text):

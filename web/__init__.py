@@ -6,6 +6,7 @@ A miniature web, about which the truth is known:
     toypages      its pages, good and bad
     toylessons    conversations, comparisons and tasks about it
     toypuzzles    puzzles in which tries pay, and their checker
+    toysuppers    suppers, whose true value is known
     toyweb        its crawl; the census and the score
 
 The web itself:
