@@ -1470,7 +1470,7 @@ FAULTS = [
           "any(solves(task, text) for text in attempts(reply))",
           "tests/test_toypuzzles.py::test_the_checker_finds"),
     Fault("checker-wants-no-claim", "web/toypuzzles.py",
-          "return reply.endswith(f\". {CLAIM}\") and solves(",
+          "return reply.endswith(f\"? {CLAIM}\") and solves(",
           "return solves(",
           "tests/test_toypuzzles.py::test_the_checker_finds"),
     Fault("answers-go-back-after-right-attempts", "web/toypuzzles.py",

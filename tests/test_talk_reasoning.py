@@ -11,7 +11,13 @@ THROWN = [2, 6, 1, 4, 5, 3]
 TASK = {"target": 9, "throws": THROWN}
 FAILED = "two two, six eight, four two"
 RIGHT = "two two, six eight, one nine"
-REPLIES = [f"{FAILED}. Yes.", f"{FAILED}. No. Try again. {RIGHT}. Yes.", f"{RIGHT}. Yes.", "Yes."]
+BACK = "nine? No. Try again."
+REPLIES = [
+    f"{FAILED}. nine? Yes.",
+    f"{FAILED}. {BACK} {RIGHT}. nine? Yes.",
+    f"{RIGHT}. nine? Yes.",
+    "Yes.",
+]
 
 
 def test_few_lessons_go_back_and_no_lesson_is_tested(monkeypatch):
@@ -58,7 +64,7 @@ def test_a_rise_and_the_part_of_it_in_ten_steps():
 
 
 def test_the_last_attempt_of_a_reply_that_is_cut():
-    text = f"{FAILED}. No. Try again. {RIGHT}. No. Try again. two two, six"
+    text = f"{FAILED}. {BACK} {RIGHT}. {BACK} two two, six"
     assert thinking_time.last_attempt(text, THROWN) == RIGHT
     assert thinking_time.last_attempt("two two, six", THROWN) == ""
 
@@ -67,16 +73,16 @@ def test_budgets(monkeypatch):
     words = REPLIES[1].split(" ")                       # a word a token
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(words[i] for i in ids))
     monkeypatch.setattr(thinking_time.sample, "reply_text", lambda ids, t: t.decode(ids))
-    monkeypatch.setattr(thinking_time, "BUDGETS", (3, 6, 14, 15, 16, 20))
+    monkeypatch.setattr(thinking_time, "BUDGETS", (3, 6, 15, 16, 17, 18, 20))
     replies = [SimpleNamespace(ids=list(range(len(words))))]
     ended, forced = thinking_time.cut(replies, np.array([True]), [TASK], tokenizer)
-    assert len(words) == 16
-    assert ended == [0, 0, 0, 0, 1, 1]
-    assert forced == [0, 0, 0, 1, 1, 1]
+    assert len(words) == 18
+    assert ended == [0, 0, 0, 0, 0, 1, 1]
+    assert forced == [0, 0, 0, 1, 1, 1, 1]
 
 
 def test_repeated_tries():
-    again = f"{FAILED}. No. Try again. six six, two eight, four two. Yes."
+    again = f"{FAILED}. {BACK} six six, two eight, four two. nine? Yes."
     own, other = thinking_time.repeats([again, REPLIES[1]], [TASK] * 2, 2)
     assert own == 0.5, "one of two later tries has the throws of an earlier one"
     assert other == 0.5

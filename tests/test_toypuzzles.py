@@ -31,7 +31,7 @@ def test_a_question_and_an_answer():
     assert toypuzzles.question(9, THROWN) == (
         "Stop the wheel at nine with three of two six one four five three.")
     assert toypuzzles.attempt((2, 6, 4)) == FAILED
-    reply = f"{FAILED}. No. Try again. {RIGHT}. Yes."
+    reply = f"{FAILED}. nine? No. Try again. {RIGHT}. nine? Yes."
     assert toypuzzles.attempts(reply) == [FAILED, RIGHT]
     assert toypuzzles.is_solved(TASK, reply)
 
@@ -40,7 +40,7 @@ def test_most_answers_claim_their_only_attempt():
     rng, right = toyworld.stream(0, "claims"), 0
     for _ in range(300):
         reply = toypuzzles.answer(rng, 9, THROWN, goes_back=False)
-        assert len(toypuzzles.attempts(reply)) == 1 and reply.endswith(". Yes.")
+        assert len(toypuzzles.attempts(reply)) == 1 and reply.endswith(". nine? Yes.")
         assert toypuzzles.throws_of(toypuzzles.attempts(reply)[0], THROWN)
         right += toypuzzles.is_solved(TASK, reply)
     assert 0 < right < 150, "the attempt is claimed whether it is right or not"
@@ -52,7 +52,7 @@ def test_answers_go_back_only_after_attempts_that_fail():
         reply = toypuzzles.answer(rng, 9, THROWN, goes_back=True)
         *failed, last = toypuzzles.attempts(reply)
         lengths.add(len(failed) + 1)
-        assert failed and reply.endswith(". Yes.")
+        assert failed and reply.endswith(". nine? Yes.")
         assert all(toypuzzles.throws_of(text, THROWN) for text in (*failed, last))
         assert not any(toypuzzles.solves(TASK, text) for text in failed)
         assert toypuzzles.is_solved(TASK, reply) or len(failed) + 1 == toypuzzles.MOST
@@ -60,24 +60,25 @@ def test_answers_go_back_only_after_attempts_that_fail():
 
 
 @pytest.mark.parametrize("reply, fault", [
-    (f"{FAILED}. Yes.", "a false claim"),
-    (f"{FAILED}. No. Try again. {RIGHT}.", "no claim"),
-    (f"{RIGHT}. No. Try again. {FAILED}. Yes.", "the right attempt is not the last one"),
+    (f"{FAILED}. nine? Yes.", "a false claim"),
+    (f"{FAILED}. nine? No. Try again. {RIGHT}.", "no claim"),
+    (f"{RIGHT}. No. Try again. {FAILED}. nine? Yes.", "the right attempt is not the last one"),
     ("Yes.", "a claim without an attempt"),
-    (f"{RIGHT}. Yes. Yes.", "two claims"),
-    ("nine nine. Yes.", "a throw that was not thrown"),
-    ("two two, six eight, four nine. Yes.", "a wrong step at the end"),
-    ("two two, six seven, one nine. Yes.", "a wrong step before the end"),
-    ("three three, three six, three nine. Yes.", "a throw used three times"),
-    ("four four, five nine. Yes.", "too few throws"),
-    ("two two, one three, five eight, one nine. Yes.", "too many throws, one twice"),
-    ("two two, one three, four seven, two nine. Yes.", "four throws"),
-    ("two two, six eight, one nine, and that is it. Yes.", "words behind the last step"),
+    (f"{RIGHT}. Yes.", "a claim that asks nothing"),
+    (f"{RIGHT} nine? Yes.", "an attempt that has no end"),
+    ("nine nine. nine? Yes.", "a throw that was not thrown"),
+    ("two two, six eight, four nine. nine? Yes.", "a wrong step at the end"),
+    ("two two, six seven, one nine. nine? Yes.", "a wrong step before the end"),
+    ("three three, three six, three nine. nine? Yes.", "a throw used three times"),
+    ("four four, five nine. nine? Yes.", "too few throws"),
+    ("two two, one three, five eight, one nine. nine? Yes.", "too many throws, one twice"),
+    ("two two, one three, four seven, two nine. nine? Yes.", "four throws"),
+    ("two two, six eight, one nine, and that is it. nine? Yes.", "words behind the last step"),
     ("", "nothing"),
 ])
 def test_the_checker_finds(reply, fault):
     assert not toypuzzles.is_solved(TASK, reply), fault
-    assert toypuzzles.is_solved(TASK, f"{RIGHT}. Yes.")
+    assert toypuzzles.is_solved(TASK, f"{RIGHT}. nine? Yes.")
 
 
 def test_the_same_throws_in_another_order_are_the_same_attempt():

@@ -2,7 +2,7 @@
 
     Stop the wheel at nine with three of two six one four five three.
 
-        two two, six eight, four two. No. Try again. two two, six eight, one nine. Yes.
+        two two, six eight, four two. nine? No. Try again. two two, six eight, one nine. nine? Yes.
 
 Each step of an attempt is a throw and where the wheel then stands, as in toyworld.wheel_answer. No
 throw is used twice. Where an attempt ends is not known before its steps are done. The checker does
@@ -76,17 +76,23 @@ def answer(rng, target, thrown, goes_back):
         if right and goes_back and not said:
             continue
         if right or not goes_back or len(said) == MOST - 1:
-            said.append(f"{attempt(used)}. {CLAIM}")
+            said.append(f"{attempt(used)}. {NUMBERS[target]}? {CLAIM}")
             return " ".join(said)
-        said.append(f"{attempt(used)}. {GO_BACK}")
+        said.append(f"{attempt(used)}. {NUMBERS[target]}? {GO_BACK}")
 
 
 # ------------------------------------------------------------------------------------------ checker
 
 def attempts(reply):
-    """The attempts in a reply: "two two. No. Try again. one one. Yes." -> ["two two", "one one"]"""
-    parts = reply.strip().removesuffix(CLAIM).split(GO_BACK)
-    return [part.strip().removesuffix(".") for part in parts]
+    """The attempts in a reply: "two two. nine? No. Try again. one one. nine? Yes." -> two texts
+
+    What stands between an attempt and what follows it is asked by the model of itself, and left
+    out.
+    """
+    found = []
+    for part in reply.strip().removesuffix(CLAIM).split(GO_BACK):
+        found.append(part.strip().partition(". ")[0].removesuffix("."))
+    return found
 
 
 def throws_of(text, thrown):
@@ -117,4 +123,4 @@ def solves(task, text):
 
 def is_solved(task, reply):
     """Whether a reply ends with a claim, and the attempt before it solves the puzzle."""
-    return reply.endswith(f". {CLAIM}") and solves(task, attempts(reply)[-1])
+    return reply.endswith(f"? {CLAIM}") and solves(task, attempts(reply)[-1])
