@@ -38,9 +38,9 @@ def lessons(seed):
     rng, found = toyworld.stream(seed, "reasoning"), []
     puzzles = toypuzzles.puzzles()
     for _ in range(LESSONS):
-        task = toypuzzles.task(rng, *rng.choice(puzzles))
+        task = toypuzzles.task(rng, rng.choice(puzzles))
         goes_back = rng.random() < GO_BACK
-        reply = toypuzzles.answer(rng, task["target"], task["throws"], goes_back)
+        reply = toypuzzles.answer(rng, task["throws"], goes_back)
         found.append(toylessons.chat(task["question"], reply))
     return found
 
@@ -48,7 +48,7 @@ def lessons(seed):
 def tasks_of(seed, held_out):
     """All puzzles that are, or are not, held out, in a random order."""
     rng = toyworld.stream(seed, "puzzles", held_out)
-    found = [toypuzzles.task(rng, *puzzle) for puzzle in toypuzzles.puzzles(held_out)]
+    found = [toypuzzles.task(rng, puzzle) for puzzle in toypuzzles.puzzles(held_out)]
     rng.shuffle(found)
     return found
 
@@ -111,7 +111,7 @@ def rise(curve):
 
 def experiment(run, seed):
     """Teach, then reinforce with both rewards."""
-    model = teach(run, "reasoning/taught", lessons(seed), TEACH, seed, "sft")
+    model = teach(run, "reasoning/taught", lessons(seed), TEACH, seed, "sft", batch=16)
     held_out = tasks_of(seed, True)
     *_, right = ask(model, held_out, 1, seed)
     found = {"before": share("held out, before:", right.sum(), right.size)}

@@ -7,15 +7,15 @@ import pytest
 from talk import reasoning, thinking_time
 from web import toypuzzles
 
-THROWN = [2, 6, 1, 4, 5, 3]
-TASK = {"target": 9, "throws": THROWN}
+THROWN = [2, 6, 1, 4, 5, 3, 1]
+TASK = {"throws": THROWN}
 FAILED = "two two, six eight, four two"
-RIGHT = "two two, six eight, one nine"
-BACK = "nine? No. Try again."
+RIGHT = "five five, four nine, one zero"
+BACK = "No. Try again."
 REPLIES = [
-    f"{FAILED}. nine? Yes.",
-    f"{FAILED}. {BACK} {RIGHT}. nine? Yes.",
-    f"{RIGHT}. nine? Yes.",
+    f"{FAILED}. Yes.",
+    f"{FAILED}. {BACK} {RIGHT}. Yes.",
+    f"{RIGHT}. Yes.",
     "Yes.",
 ]
 
@@ -27,8 +27,8 @@ def test_few_lessons_go_back_and_no_lesson_is_tested(monkeypatch):
     back = np.mean([len(toypuzzles.attempts(reply)) > 1 for reply in replies])
     assert 0.04 < back < 0.1
     assert not {task["question"] for task in reasoning.tasks_of(0, True)} & {*asked}
-    tested = {(task["target"], *sorted(task["throws"])) for task in reasoning.tasks_of(0, True)}
-    learned = {(task["target"], *sorted(task["throws"])) for task in reasoning.tasks_of(0, False)}
+    tested = {tuple(sorted(task["throws"])) for task in reasoning.tasks_of(0, True)}
+    learned = {tuple(sorted(task["throws"])) for task in reasoning.tasks_of(0, False)}
     assert not tested & learned
 
 
@@ -73,16 +73,16 @@ def test_budgets(monkeypatch):
     words = REPLIES[1].split(" ")                       # a word a token
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(words[i] for i in ids))
     monkeypatch.setattr(thinking_time.sample, "reply_text", lambda ids, t: t.decode(ids))
-    monkeypatch.setattr(thinking_time, "BUDGETS", (3, 6, 15, 16, 17, 18, 20))
+    monkeypatch.setattr(thinking_time, "BUDGETS", (3, 6, 14, 15, 16, 20))
     replies = [SimpleNamespace(ids=list(range(len(words))))]
     ended, forced = thinking_time.cut(replies, np.array([True]), [TASK], tokenizer)
-    assert len(words) == 18
-    assert ended == [0, 0, 0, 0, 0, 1, 1]
-    assert forced == [0, 0, 0, 1, 1, 1, 1]
+    assert len(words) == 16
+    assert ended == [0, 0, 0, 0, 1, 1]
+    assert forced == [0, 0, 0, 1, 1, 1]
 
 
 def test_repeated_tries():
-    again = f"{FAILED}. {BACK} six six, two eight, four two. nine? Yes."
+    again = f"{FAILED}. {BACK} six six, two eight, four two. Yes."
     own, other = thinking_time.repeats([again, REPLIES[1]], [TASK] * 2, 2)
     assert own == 0.5, "one of two later tries has the throws of an earlier one"
     assert other == 0.5

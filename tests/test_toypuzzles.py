@@ -1,37 +1,37 @@
 """web/toypuzzles.py: puzzles, answers to learn from, and a checker that believes no reply."""
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 
 from web import toypuzzles, toyworld
 
-THROWN = [2, 6, 1, 4, 5, 3]
-TASK = {"target": 9, "throws": THROWN}
+THROWN = [2, 6, 1, 4, 5, 3, 1]
+TASK = {"throws": THROWN}
 FAILED = "two two, six eight, four two"
-RIGHT = "two two, six eight, one nine"
+RIGHT = "five five, four nine, one zero"
 
 
 def test_every_puzzle_has_a_solution_and_none_is_learned_and_tested():
     learned, tested = toypuzzles.puzzles(), toypuzzles.puzzles(held_out=True)
     assert not set(learned) & set(tested)
     assert 0.07 < len(tested) / len(learned + tested) < 0.13
-    for target, thrown in tested[::9]:
-        some = [used for used in permutations(thrown, 3) if sum(used) % 10 == target]
-        assert some
-        assert toypuzzles.solves({"target": target, "throws": thrown}, toypuzzles.attempt(some[0]))
+    for thrown in tested[::5]:
+        some = [used for used in combinations(thrown, 3) if sum(used) % 10 == 0]
+        assert 0 < len(some) < 35
+        assert toypuzzles.solves({"throws": thrown}, toypuzzles.attempt(some[0]))
 
 
 def test_the_order_in_a_question_does_not_decide_what_is_held_out():
-    for target, thrown in toypuzzles.puzzles(held_out=True)[::9]:
-        task = toypuzzles.task(toyworld.stream(0, target), target, thrown)
-        assert sorted(task["throws"]) == list(thrown) and task["target"] == target
+    for thrown in toypuzzles.puzzles(held_out=True)[::9]:
+        task = toypuzzles.task(toyworld.stream(0, thrown), thrown)
+        assert sorted(task["throws"]) == list(thrown)
 
 
 def test_a_question_and_an_answer():
-    assert toypuzzles.question(9, THROWN) == (
-        "Stop the wheel at nine with three of two six one four five three.")
+    assert toypuzzles.question(THROWN) == (
+        "Bring the wheel back to zero with three of two six one four five three one.")
     assert toypuzzles.attempt((2, 6, 4)) == FAILED
-    reply = f"{FAILED}. nine? No. Try again. {RIGHT}. nine? Yes."
+    reply = f"{FAILED}. No. Try again. {RIGHT}. Yes."
     assert toypuzzles.attempts(reply) == [FAILED, RIGHT]
     assert toypuzzles.is_solved(TASK, reply)
 
@@ -39,8 +39,8 @@ def test_a_question_and_an_answer():
 def test_most_answers_claim_their_only_attempt():
     rng, right = toyworld.stream(0, "claims"), 0
     for _ in range(300):
-        reply = toypuzzles.answer(rng, 9, THROWN, goes_back=False)
-        assert len(toypuzzles.attempts(reply)) == 1 and reply.endswith(". nine? Yes.")
+        reply = toypuzzles.answer(rng, THROWN, goes_back=False)
+        assert len(toypuzzles.attempts(reply)) == 1 and reply.endswith(". Yes.")
         assert toypuzzles.throws_of(toypuzzles.attempts(reply)[0], THROWN)
         right += toypuzzles.is_solved(TASK, reply)
     assert 0 < right < 150, "the attempt is claimed whether it is right or not"
@@ -49,10 +49,10 @@ def test_most_answers_claim_their_only_attempt():
 def test_answers_go_back_only_after_attempts_that_fail():
     rng, lengths = toyworld.stream(0, "answers"), set()
     for _ in range(300):
-        reply = toypuzzles.answer(rng, 9, THROWN, goes_back=True)
+        reply = toypuzzles.answer(rng, THROWN, goes_back=True)
         *failed, last = toypuzzles.attempts(reply)
         lengths.add(len(failed) + 1)
-        assert failed and reply.endswith(". nine? Yes.")
+        assert failed and reply.endswith(". Yes.")
         assert all(toypuzzles.throws_of(text, THROWN) for text in (*failed, last))
         assert not any(toypuzzles.solves(TASK, text) for text in failed)
         assert toypuzzles.is_solved(TASK, reply) or len(failed) + 1 == toypuzzles.MOST
@@ -60,25 +60,24 @@ def test_answers_go_back_only_after_attempts_that_fail():
 
 
 @pytest.mark.parametrize("reply, fault", [
-    (f"{FAILED}. nine? Yes.", "a false claim"),
-    (f"{FAILED}. nine? No. Try again. {RIGHT}.", "no claim"),
-    (f"{RIGHT}. No. Try again. {FAILED}. nine? Yes.", "the right attempt is not the last one"),
+    (f"{FAILED}. Yes.", "a false claim"),
+    (f"{FAILED}. No. Try again. {RIGHT}.", "no claim"),
+    (f"{RIGHT}. No. Try again. {FAILED}. Yes.", "the right attempt is not the last one"),
     ("Yes.", "a claim without an attempt"),
-    (f"{RIGHT}. Yes.", "a claim that asks nothing"),
-    (f"{RIGHT} nine? Yes.", "an attempt that has no end"),
-    ("nine nine. nine? Yes.", "a throw that was not thrown"),
-    ("two two, six eight, four nine. nine? Yes.", "a wrong step at the end"),
-    ("two two, six seven, one nine. nine? Yes.", "a wrong step before the end"),
-    ("three three, three six, three nine. nine? Yes.", "a throw used three times"),
-    ("four four, five nine. nine? Yes.", "too few throws"),
-    ("two two, one three, five eight, one nine. nine? Yes.", "too many throws, one twice"),
-    ("two two, one three, four seven, two nine. nine? Yes.", "four throws"),
-    ("two two, six eight, one nine, and that is it. nine? Yes.", "words behind the last step"),
+    (f"{RIGHT}. Yes. Yes.", "two claims"),
+    (f"{RIGHT}. nine. Yes.", "a word between attempt and claim"),
+    ("zero zero. Yes.", "a throw that was not thrown"),
+    ("two two, six eight, four zero. Yes.", "a wrong step at the end"),
+    ("five five, four eight, one zero. Yes.", "a wrong step before the end"),
+    ("two two, six eight, two zero. Yes.", "a throw used twice"),
+    ("six six, four zero. Yes.", "too few throws"),
+    ("six six, one seven, two nine, one zero. Yes.", "too many throws"),
+    (f"{RIGHT}, and that is it. Yes.", "words behind the last step"),
     ("", "nothing"),
 ])
 def test_the_checker_finds(reply, fault):
     assert not toypuzzles.is_solved(TASK, reply), fault
-    assert toypuzzles.is_solved(TASK, f"{RIGHT}. nine? Yes.")
+    assert toypuzzles.is_solved(TASK, f"{RIGHT}. Yes.")
 
 
 def test_the_same_throws_in_another_order_are_the_same_attempt():

@@ -1,8 +1,8 @@
-"""Puzzles in which it pays to try, to check and to go back: which throws stop the wheel where?
+"""Puzzles in which it pays to try, to check and to go back: which throws bring the wheel to zero?
 
-    Stop the wheel at nine with three of two six one four five three.
+    Bring the wheel back to zero with three of two six one four five three one.
 
-        two two, six eight, four two. nine? No. Try again. two two, six eight, one nine. nine? Yes.
+        two two, six eight, four two. No. Try again. five five, four nine, one zero. Yes.
 
 Each step of an attempt is a throw and where the wheel then stands, as in toyworld.wheel_answer. No
 throw is used twice. Where an attempt ends is not known before its steps are done. The checker does
@@ -13,45 +13,39 @@ from itertools import accumulate, combinations, combinations_with_replacement
 from web.toywords import NUMBERS
 from web.toyworld import is_held_out
 
-GIVEN, USED = 6, 3              # throws of the die; how many of them must stop the wheel
+GIVEN, USED = 7, 3              # throws of the die; how many of them bring the wheel back
 MOST = 8                        # attempts in an answer to learn from
 GO_BACK = "No. Try again."
 CLAIM = "Yes."
 
 
 def puzzles(held_out=False):
-    """[(target, throws in order)]: all that are, or are not, kept for testing.
+    """[throws in order]: all puzzles that are, or are not, kept for testing.
 
-    Each has a solution, and attempts that fail.
-
-    A hash of the target and the sorted throws picks one in ten. So no other order of a puzzle that
-    is kept for testing is learned from.
+    Each has a solution, and attempts that fail. A hash of the sorted throws picks one in ten. So no
+    other order of a puzzle that is kept for testing is learned from.
     """
     found = []
     for thrown in combinations_with_replacement(range(1, 7), GIVEN):
-        reached = {sum(some) % 10 for some in combinations(thrown, USED)}
-        if len(reached) == 1:           # no attempt can fail
-            continue
-        for target in sorted(reached):
-            if is_held_out("puzzle", target, *thrown) == held_out:
-                found.append((target, thrown))
+        reached = {sum(used) % 10 for used in combinations(thrown, USED)}
+        if 0 in reached and len(reached) > 1 and is_held_out("puzzle", *thrown) == held_out:
+            found.append(thrown)
     return found
 
 
-def question(target, thrown):
-    """Puzzle 9, (2, 6, 1, 4) -> "Stop the wheel at nine with three of two six one four."."""
+def question(thrown):
+    """Throws 2 6 1 4 -> "Bring the wheel back to zero with three of two six one four."."""
     words = " ".join(NUMBERS[n] for n in thrown)
-    return f"Stop the wheel at {NUMBERS[target]} with {NUMBERS[USED]} of {words}."
+    return f"Bring the wheel back to zero with {NUMBERS[USED]} of {words}."
 
 
-def task(rng, target, thrown):
+def task(rng, thrown):
     """A puzzle as a task, its throws in a random order."""
     thrown = rng.sample(thrown, len(thrown))
     return {
-        "question": question(target, thrown),
-        "answer": NUMBERS[target],
+        "question": question(thrown),
+        "answer": NUMBERS[0],
         "kind": "puzzle",
-        "target": target,
         "throws": thrown,
     }
 
@@ -64,7 +58,7 @@ def attempt(used):
     return ", ".join(f"{NUMBERS[n]} {stand}" for n, stand in zip(used, stands))
 
 
-def answer(rng, target, thrown, goes_back):
+def answer(rng, thrown, goes_back):
     """An answer to learn from: one attempt, claimed whether right or not.
 
     goes_back: the first attempt fails, and so others follow until one is right, MOST at most.
@@ -72,27 +66,21 @@ def answer(rng, target, thrown, goes_back):
     said = []
     while True:
         used = rng.sample(thrown, USED)
-        right = sum(used) % 10 == target
+        right = sum(used) % 10 == 0
         if right and goes_back and not said:
             continue
         if right or not goes_back or len(said) == MOST - 1:
-            said.append(f"{attempt(used)}. {NUMBERS[target]}? {CLAIM}")
+            said.append(f"{attempt(used)}. {CLAIM}")
             return " ".join(said)
-        said.append(f"{attempt(used)}. {NUMBERS[target]}? {GO_BACK}")
+        said.append(f"{attempt(used)}. {GO_BACK}")
 
 
 # ------------------------------------------------------------------------------------------ checker
 
 def attempts(reply):
-    """The attempts in a reply: "two two. nine? No. Try again. one one. nine? Yes." -> two texts
-
-    What stands between an attempt and what follows it is asked by the model of itself, and left
-    out.
-    """
-    found = []
-    for part in reply.strip().removesuffix(CLAIM).split(GO_BACK):
-        found.append(part.strip().partition(". ")[0].removesuffix("."))
-    return found
+    """The attempts in a reply: "two two. No. Try again. one one. Yes." -> ["two two", "one one"]"""
+    parts = reply.strip().removesuffix(CLAIM).split(GO_BACK)
+    return [part.strip().removesuffix(".") for part in parts]
 
 
 def throws_of(text, thrown):
@@ -116,11 +104,11 @@ def throws_of(text, thrown):
 
 
 def solves(task, text):
-    """Whether an attempt breaks no rule and stops the wheel at the target."""
+    """Whether an attempt breaks no rule and brings the wheel back to zero."""
     used = throws_of(text, task["throws"])
-    return used is not None and sum(used) % 10 == task["target"]
+    return used is not None and sum(used) % 10 == 0
 
 
 def is_solved(task, reply):
     """Whether a reply ends with a claim, and the attempt before it solves the puzzle."""
-    return reply.endswith(f"? {CLAIM}") and solves(task, attempts(reply)[-1])
+    return reply.endswith(f". {CLAIM}") and solves(task, attempts(reply)[-1])
