@@ -25,7 +25,7 @@ from web import toylessons, toypuzzles, toyworld
 
 STAGES = ("sft",)
 SECONDS = 200
-LESSONS, TEACH, STEPS = 8000, 250, 120
+LESSONS, TEACH, STEPS = 6400, 400, 120
 GO_BACK = 0.07                          # of the answers to learn from
 LIMIT = 170                             # tokens of a reply
 KEPT = {"right": "right replies (%)", "back": "replies that go back (%)",
@@ -79,7 +79,7 @@ def press(run, seed, name, tasks):
     # A finished run would only be looked up, and nothing noted.
     shutil.rmtree(run / stage(model, seed), ignore_errors=True)
     reinforce(run, model, reward_of(name, notes), seed, stage("reasoning/taught", seed), learned,
-              few, steps=STEPS, lr=5e-5, prompts=8, group=8, max_tokens=LIMIT)
+              few, steps=STEPS, lr=2.5e-5, prompts=8, group=8, max_tokens=LIMIT)
     return load(run, model, seed), notes
 
 

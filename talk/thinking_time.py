@@ -22,9 +22,8 @@ from web import toypuzzles
 
 STAGES = ("sft",)
 AFTER = ("reasoning",)                  # its models answer
-SECONDS = 30
-TESTED = 64                             # puzzles, held out
-EACH = 64                               # replies to each of them
+SECONDS = 60
+EACH = 64                               # replies to each puzzle that is held out
 AT = (1, 4, 16, 64)
 BUDGETS = range(20, reasoning.LIMIT + 1, 15)        # tokens
 
@@ -87,7 +86,7 @@ def pass_at(right, name):
 
 def experiment(run, seed):
     """Ask both models, the rewarded one and that of the beginning, the same puzzles."""
-    tasks = reasoning.tasks_of(seed, True)[:TESTED]
+    tasks = reasoning.tasks_of(seed, True)
     *_, before = reasoning.ask(load(run, "reasoning/taught", seed), tasks, EACH, seed)
     model = load(run, "reasoning/the_end", seed)
     replies, texts, after = reasoning.ask(model, tasks, EACH, seed)
@@ -100,9 +99,9 @@ def experiment(run, seed):
     print(f"   later tries that repeat one of the same reply: {own:.1%}, of another: {other:.1%}")
     found = pass_at(before, "before") | pass_at(after, "after")
     new = after.any(1) & ~before.any(1)
-    found["new"] = share(f"solved after, in none of {EACH} before:", new.sum(), TESTED)
+    found["new"] = share(f"solved after, in none of {EACH} before:", new.sum(), len(tasks))
     lost = before.any(1) & ~after.any(1)
-    found["lost"] = share(f"solved before, in none of {EACH} after:", lost.sum(), TESTED)
+    found["lost"] = share(f"solved before, in none of {EACH} after:", lost.sum(), len(tasks))
     return found | {"ended": ended, "forced": forced, "repeats": own, "by chance": other}
 
 
