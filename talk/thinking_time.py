@@ -56,10 +56,10 @@ def repeats(texts, tasks, each):
     """
     own, other = [], []
     for i in range(0, len(texts), each):
-        thrown = tasks[i]["throws"]
         tried = []
         for text in texts[i:i + each]:
-            tried.append([toypuzzles.throws_of(x, thrown) for x in toypuzzles.attempts(text)])
+            used = [toypuzzles.throws_of(x, tasks[i]["throws"]) for x in toypuzzles.attempts(text)]
+            tried.append([throws for throws in used if throws])     # those that break no rule
         for mine, others in zip(tried, tried[1:] + tried[:1]):
             for n in range(1, min(len(mine), len(others) + 1)):
                 own.append(mine[n] in mine[:n])
@@ -67,10 +67,23 @@ def repeats(texts, tasks, each):
     return float(np.mean(own or [0])), float(np.mean(other or [0]))
 
 
-def pass_at(right, ks):
-    """{k: the chance that one of k replies is right, the mean over puzzles}"""
-    each = right.shape[1]
-    return {k: float(np.mean([arena.pass_at_k(each, n, k) for n in right.sum(1)])) for k in ks}
+def habits(texts, tasks):
+    """{what: share} of attempts: those that break no rule, and what becomes of right and wrong."""
+    in_order, wrong_claimed, right_left = [], [], []
+    for text, task in zip(texts, tasks):
+        said = toypuzzles.attempts(text)
+        for i, attempt in enumerate(said):
+            in_order.append(toypuzzles.throws_of(attempt, task["throws"]) is not None)
+            is_last = i == len(said) - 1
+            if toypuzzles.solves(task, attempt):
+                right_left.append(not is_last)
+            else:
+                wrong_claimed.append(is_last and text.endswith(toypuzzles.CLAIM))
+    return {
+        "break no rule": float(np.mean(in_order)),
+        "wrong, claimed": float(np.mean(wrong_claimed or [0])),
+        "right, given up": float(np.mean(right_left or [0])),
+    }
 
 
 def pass_at(right, name):
@@ -87,10 +100,10 @@ def pass_at(right, name):
 def experiment(run, seed):
     """Ask both models, the rewarded one and that of the beginning, the same puzzles."""
     tasks = reasoning.tasks_of(seed, True)
-    *_, before = reasoning.ask(load(run, "reasoning/taught", seed), tasks, EACH, seed)
+    asked = [task for task in tasks for _ in range(EACH)]
+    _, said, before = reasoning.ask(load(run, "reasoning/taught", seed), tasks, EACH, seed)
     model = load(run, "reasoning/the_end", seed)
     replies, texts, after = reasoning.ask(model, tasks, EACH, seed)
-    asked = [task for task in tasks for _ in range(EACH)]
     ended, forced = cut(replies, after.ravel(), asked, model[2])
     print("   tokens   right: has ended   with the last attempt")
     for budget, a, b in zip(BUDGETS, ended, forced):
@@ -98,6 +111,11 @@ def experiment(run, seed):
     own, other = repeats(texts, asked, EACH)
     print(f"   later tries that repeat one of the same reply: {own:.1%}, of another: {other:.1%}")
     found = pass_at(before, "before") | pass_at(after, "after")
+    for name, of in (("before", said), ("after", texts)):
+        print(f"   attempts {name}")
+        for what, part in habits(of, asked).items():
+            print(f"   {part:7.1%}   {what}")
+            found[f"{name}: {what}"] = part
     new = after.any(1) & ~before.any(1)
     found["new"] = share(f"solved after, in none of {EACH} before:", new.sum(), len(tasks))
     lost = before.any(1) & ~after.any(1)

@@ -87,6 +87,17 @@ def test_repeated_tries():
     assert own == 0.5, "one of two later tries has the throws of an earlier one"
     assert other == 0.5
     assert thinking_time.repeats(["Yes."] * 2, [TASK] * 2, 2) == (0, 0)
+    faulty = "one one. No. Try again. one one. Yes."
+    assert thinking_time.repeats([faulty, faulty], [TASK] * 2, 2) == (0, 0)
+
+
+def test_habits():
+    wrong = "two two, six nine, one zero"
+    texts = [*REPLIES[:3], f"{RIGHT}. No. Try again. {wrong}. Yes."]
+    found = thinking_time.habits(texts, [TASK] * 4)
+    assert found["break no rule"] == pytest.approx(5 / 6)
+    assert found["wrong, claimed"] == pytest.approx(2 / 3)
+    assert found["right, given up"] == pytest.approx(1 / 3)
 
 
 def test_the_chance_that_one_of_k_is_right():
