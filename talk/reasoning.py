@@ -79,7 +79,7 @@ def press(run, seed, name, tasks):
     # A finished run would only be looked up, and nothing noted.
     shutil.rmtree(run / stage(model, seed), ignore_errors=True)
     reinforce(run, model, reward_of(name, notes), seed, stage("reasoning/taught", seed), learned,
-              few, steps=STEPS, lr=2.5e-5, prompts=8, group=8, max_tokens=LIMIT)
+              few, steps=STEPS, lr=1.5e-5, prompts=8, group=8, max_tokens=LIMIT)
     return load(run, model, seed), notes
 
 
