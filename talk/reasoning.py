@@ -28,6 +28,7 @@ SECONDS = 200
 LESSONS, TEACH, STEPS = 6400, 400, 120
 GO_BACK = 0.07                          # of the answers to learn from
 LIMIT = 170                             # tokens of a reply
+EACH = 8                                # replies to each puzzle that is held out
 KEPT = {"right": "right replies (%)", "back": "replies that go back (%)",
         "tries": "tries a reply", "tokens": "tokens a reply"}
 REWARDS = {"the end": "rewarded for a right end", "a coin": "random rewards"}
@@ -113,12 +114,12 @@ def experiment(run, seed):
     """Teach, then reinforce with both rewards."""
     model = teach(run, "reasoning/taught", lessons(seed), TEACH, seed, "sft", batch=16)
     held_out = tasks_of(seed, True)
-    *_, right = ask(model, held_out, 1, seed)
+    *_, right = ask(model, held_out, EACH, seed)
     found = {"before": share("held out, before:", right.sum(), right.size)}
     for name, said in REWARDS.items():
         model, notes = press(run, seed, name, tasks_of(seed, False))
         show(name, notes)
-        *_, right = ask(model, held_out, 1, seed)
+        *_, right = ask(model, held_out, EACH, seed)
         found[name] = share(f"held out, {said}:", right.sum(), right.size)
         for what in KEPT:
             found[f"{name}: {what}"] = curve = [row[what] for row in notes]
@@ -137,7 +138,7 @@ def plot(figure, found):
             plots.curve(axes, found, f"{name}: {what}", steps, said, which, scale)
         axes.set_ylabel(unit)
         axes.set_xlabel("step of reinforcement")
-    figure.axes[0].legend()
+    figure.axes[1].legend(loc="center right")
     first, last, longer = (plots.mean(found, label) for label in
                            ("before", "the end", "the end: rise of tokens"))
     plots.title(figure, f"Rewarded for a right end, held-out puzzles go from {100 * first:.0f} to "
