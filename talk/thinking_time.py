@@ -1,12 +1,11 @@
 """thinking_time.py: the more tokens a model may think, the more it gets right.
 
-Read after reasoning.py, whose models answer puzzles that are held out. With the budget of tokens
-cut, accuracy should fall smoothly. Are tries honest, or does the model repeat itself? And did
-reinforcement find what the model could not do before, or what it did in some of 64 replies (Yue et
-al. 2025)? pass@k is the chance that one of k replies at least is right (Chen et al. 2021).
+The models of reasoning.py answer puzzles that are held out, and the budget of tokens is cut. Two
+questions beside: do later tries differ from earlier ones, more than by chance? And does
+reinforcement find what the model before it did not find in 64 replies (Yue et al. 2025)? pass@k is
+the chance that one of k replies at least is right (Chen et al. 2021).
 
-Refuted if accuracy does not fall with the budget, or falls in one step of it, or if later tries
-repeat earlier ones as often as they would by chance.
+Refuted if accuracy does not fall with the budget, or if most of the fall comes in one step of it.
 
     python -m talk.thinking_time
 """
