@@ -137,10 +137,10 @@ def plot(figure, found):
     for axes, what in ((left, "right"), (right, "one of k right")):
         axes.set_ylabel(f"{what} (%)")
         axes.set_ylim(0, 102)
-        axes.legend()
+        axes.legend(loc="lower right")
     new = 100 * plots.mean(found, "new")
-    plots.title(figure, f"Less time to think, fewer right answers; {new:.0f} % of the puzzles are "
-                        f"solved only after reinforcement")
+    plots.title(figure, f"The less time to think, the fewer right answers; {new:.0f} % of the "
+                        f"puzzles are solved after reinforcement and in no try of {EACH} before")
 
 
 if __name__ == "__main__":
