@@ -3,8 +3,7 @@
 Nobody showed DeepSeek-R1 how long to think. Its replies grew while it was reinforced, and more of
 them went back to what they had said before. Here a puzzle needs tries (web/toypuzzles.py). In most
 answers that the model learned from, one attempt is claimed, right or not; few go back after an
-attempt that fails. The reward pays for a right last attempt, and the control's is the toss of a
-coin, in as many steps.
+attempt that fails. The reward pays for a right last attempt; the control's is a coin's toss.
 
 Refuted if right replies, tries, the share that goes back and length do not rise together, if most
 of the rise comes in ten steps, or if they rise under random rewards.
@@ -24,7 +23,7 @@ from run import command
 from web import toylessons, toypuzzles, toyworld
 
 STAGES = ("sft",)
-SECONDS = 200
+SECONDS = 130
 LESSONS, TEACH, STEPS = 6400, 400, 120
 GO_BACK = 0.07                          # of the answers to learn from
 LIMIT = 170                             # tokens of a reply
@@ -123,9 +122,9 @@ def experiment(run, seed):
         found[name] = share(f"held out, {said}:", right.sum(), right.size)
         for what in KEPT:
             found[f"{name}: {what}"] = curve = [row[what] for row in notes]
-            total, most = rise(curve)
-            found[f"{name}: rise of {what}"] = total
-            found[f"{name}: part of it in ten steps, {what}"] = most
+            found[f"{name}: rise of {what}"], most = rise(curve)
+            if name == "the end":
+                found[f"most of it in ten steps, {what}"] = most
     return found
 
 
@@ -138,7 +137,8 @@ def plot(figure, found):
             plots.curve(axes, found, f"{name}: {what}", steps, said, which, scale)
         axes.set_ylabel(unit)
         axes.set_xlabel("step of reinforcement")
-    figure.axes[1].legend(loc="center right")
+    figure.axes[0].set_ylim(0, 110)
+    figure.axes[0].legend(loc="upper left")
     first, last, longer = (plots.mean(found, label) for label in
                            ("before", "the end", "the end: rise of tokens"))
     plots.title(figure, f"Rewarded for a right end, held-out puzzles go from {100 * first:.0f} to "

@@ -21,7 +21,7 @@ from web import toypuzzles
 
 STAGES = ("sft",)
 AFTER = ("reasoning",)                  # its models answer
-SECONDS = 60
+SECONDS = 25
 EACH = 64                               # replies to each puzzle that is held out
 AT = (1, 4, 16, 64)
 BUDGETS = range(20, reasoning.LIMIT + 1, 15)        # tokens
