@@ -26,6 +26,8 @@ In the order of the talk:
     counting                 dots and letters, in the head and with a tool
     jagged                   9.11 and 9.9: hard beside what is easy
     longer_replies           reinforcement makes replies longer
+    reasoning                tries and going back grow where only the end is rewarded
+    thinking_time            what a budget of tokens costs, and what 64 tries find
     past_the_teacher         imitation stops at its teacher
     gamed                    a reward model stands in for people, and can be gamed
     ranking                  battles rank models
