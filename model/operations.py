@@ -297,28 +297,33 @@ def rotary_forward(qkv, positions, table, n_turned):
 
     qkv (N,heads*HS), positions (B,T) int, table (P,HS): the cosines and the sines of each position.
     """
-    turn(qkv, positions, table, n_turned, 1.0)
+    angles = table[positions.ravel()]
+    for r in row_blocks(qkv):
+        turn(qkv[r], rotary_factors(angles[r]), n_turned)
 
 
 def rotary_backward(dqkv, positions, table, n_turned):
     """By the same angle back."""
-    turn(dqkv, positions, table, n_turned, -1.0)
+    angles = table[positions.ravel()]
+    for r in row_blocks(dqkv):
+        cos, sin = rotary_factors(angles[r])
+        turn(dqkv[r], (cos, -sin), n_turned)
 
 
-def turn(x, positions, table, n_turned, sign):
-    """Turn heads in place, some rows at a time, which stay in cache for all four products."""
-    positions = positions.ravel()
-    half = table.shape[1] // 2
-    for r in row_blocks(x):
-        turned = x[r, : 2 * half * n_turned].reshape(-1, n_turned, 2, half)
-        angles = table[positions[r], None]              # (n,1,HS)
-        cos, sin = angles[..., :half], angles[..., half:] * x.dtype.type(sign)
-        a, b = turned[:, :, 0], turned[:, :, 1]
-        b_sin, a_sin = b * sin, a * sin
-        a *= cos
-        a -= b_sin
-        b *= cos
-        b += a_sin
+def rotary_factors(angles):
+    """Cosines and sines (N,HS) -> what turn() takes: (cos, cos) and (-sin, sin), (N,1,2,HS/2)"""
+    cos, sin = np.split(angles[:, None, None], 2, axis=-1)
+    return np.concatenate([cos, cos], axis=2), np.concatenate([-sin, sin], axis=2)
+
+
+def turn(x, factors, n_turned):
+    """Turn the first heads of x (N,heads*HS) in place: (a, b) * cos + (b, a) * (-sin, sin)."""
+    cos, sin = factors
+    N, _, _, half = cos.shape
+    turned = x[:, : 2 * half * n_turned].reshape(N, n_turned, 2, half)
+    crossed = turned[:, :, ::-1] * sin
+    turned *= cos
+    turned += crossed
 
 
 def heads(qkv, n_head, n_kv_head):

@@ -16,7 +16,7 @@ from chat import arena
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 10
+SECONDS = 2
 SHORT = 30                              # tokens
 MODELS = ("base", "sft")
 

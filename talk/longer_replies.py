@@ -30,13 +30,15 @@ def expected(start, n):
     return shares
 
 
-def show(name, log, theory):
-    """Print about seven rows of a log."""
+def show(name, log):
+    """Print about seven rows of a log; each of them counts as a round of the theory."""
     print(f"   {name:10} step  reward  accuracy  length  step by step   theory")
-    for i in range(0, len(log), max(1, len(log) // 7)):
-        x = log[i]
+    rows = log[::max(1, len(log) // 7)]
+    first = log[0]["stepwise"]
+    theory = expected(first, len(rows)) if name == "rl" else [first] * len(rows)
+    for x, share in zip(rows, theory):
         print(f"   {'':10} {x['step']:4}  {x['reward']:6.2f}  {x['accuracy']:8.2f}  "
-              f"{x['length']:6.1f}  {x['stepwise']:12.2f}   {theory[i]:6.2f}")
+              f"{x['length']:6.1f}  {x['stepwise']:12.2f}   {share:6.2f}")
 
 
 def experiment(run, seed):
@@ -44,9 +46,7 @@ def experiment(run, seed):
     found = {}
     for name in STAGES:
         log = log_of(run / name)
-        first = log[0]["stepwise"]
-        theory = expected(first, len(log)) if name == "rl" else [first] * len(log)
-        show(name, log, theory)
+        show(name, log)
         for what in ("length", "accuracy"):
             found[f"{name} {what}"] = log[-1][what] - log[0][what]
         for what in KEPT:

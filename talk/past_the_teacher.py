@@ -18,7 +18,7 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 120
+SECONDS = 190
 SLIP = 0.1                              # chance of a mistake in a step
 LESSONS = 9000
 IMITATE, REINFORCE = 600, 40            # steps
@@ -42,7 +42,7 @@ def imitate(run, seed, lessons):
     """The model that imitates the teacher, and what becomes of it when it goes on to."""
     model = teach(run, "past_the_teacher/imitation", lessons, IMITATE, seed)
     start = stage("past_the_teacher/imitation", seed)
-    longer = teach(run, "past_the_teacher/longer", lessons, GO_ON, seed + 1, start)
+    longer = teach(run, "past_the_teacher/longer", lessons, GO_ON, seed, start)
     return model, longer
 
 

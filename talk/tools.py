@@ -18,7 +18,7 @@ from run import command
 from web import toylessons
 
 STAGES = ("sft",)
-SECONDS = 60
+SECONDS = 70
 WAYS = ("with the calculator", "without it")
 
 

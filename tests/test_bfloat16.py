@@ -77,7 +77,6 @@ def test_blocks(blocks):
 def test_a_text_is_written(blocks, monkeypatch, of_all_threads):
     """By a model whose matrices stay in bfloat16, with its rows or its weights on many threads."""
     monkeypatch.setattr(fast, "SMALL_MODEL", 0 if of_all_threads else 1 << 40)
-    monkeypatch.setattr(decoding, "HEAD_COLUMNS", 5)
     cfg = llama.Config(23, 16, 12, 2, 4, 2, 4, 10, qkv_bias=True, tied=False)
     widened, kept = {}, {}
     for name, p in llama.init(cfg, 0).items():

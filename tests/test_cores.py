@@ -10,7 +10,7 @@ import time
 import weakref
 from pathlib import Path
 
-from model import cores
+from model import bfloat16, cores
 import numpy as np
 import pytest
 
@@ -170,6 +170,49 @@ def test_results_are_in_order(n_threads):
         for _ in range(20)
     }
     assert len(sums) == 1
+
+
+def blas_threads():
+    """How many threads the BLAS has, or 1 where it is not known."""
+    library = cores.numpy_library()
+    names = cores.blas_functions(library)
+    return getattr(library, names[1])() if names else 1
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("kind", ["rows", "columns", "bfloat16"])
+def test_product_on_all_cores(kind, is_known, n_threads, monkeypatch):
+    """By the threads of the BLAS and by ours: the product, also in a place of its own."""
+    monkeypatch.setattr(cores, "N_THREADS", n_threads)
+    if not is_known:
+        monkeypatch.setattr(cores, "_set_blas_threads", None)
+    rng = np.random.default_rng(0)
+    for n, n_in, n_out in ((1, 700, 900), (33, 40, 50), (2, 3, 1)):
+        x = rng.standard_normal((n, n_in), np.float32)
+        w = rng.standard_normal((n_in, n_out), np.float32)
+        if kind == "bfloat16":
+            w = bfloat16.narrow(w)
+        elif kind == "columns":
+            w = w.T.copy().T
+        want = x.astype(np.float64) @ np.asarray(w)
+        np.testing.assert_allclose(cores.product(x, w), want, atol=1e-4)
+        place = np.full((n, 2 * n_out), np.nan, np.float32)
+        cores.product(x, w, out=place[:, n_out:])
+        np.testing.assert_allclose(place[:, n_out:], want, atol=1e-4)
+        assert np.isnan(place[:, :n_out]).all()
+
+
+def test_a_product_gives_the_threads_back(monkeypatch):
+    """To those that divide their work themselves, after a mistake too."""
+    monkeypatch.setattr(cores, "N_THREADS", 2)
+    before = blas_threads()
+    x = np.ones((4, 5))
+    cores.product(x, np.ones((5, 6)))
+    assert blas_threads() == before
+    with pytest.raises(ValueError):
+        cores.product(x, np.ones((6, 5)))
+    assert blas_threads() == before
 
 
 @pytest.mark.parametrize("n_parts", [0, -1])

@@ -10,7 +10,7 @@ import pytest
 import bpe
 from chat import export
 import gpt
-from model import llama
+from model import bfloat16, checkpoint, folders, llama
 from tokens import patterns
 from tokens.added import Flags, LeaveOut
 from conftest import run_script
@@ -114,6 +114,22 @@ def test_q8_0(tmp_path):
     assert "position_embd.weight" not in changed and "token_embd.weight" in changed
     assert all(a[k].ndim == 2 for k in changed)
     assert (tmp_path / "b").stat().st_size < 0.6 * (tmp_path / "a").stat().st_size
+
+
+def test_some_rows_at_a_time(tmp_path, monkeypatch):
+    """Whatever a part takes, and whether the model is in float32 or stays in bfloat16."""
+    params = {name: bfloat16.narrow(p) for name, p in noisy(LLAMA).items()}
+    tensors = folders.in_files(params, LLAMA)
+    folders.save_config(tmp_path, LLAMA)
+    checkpoint.save_safetensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
+    for kind in ("f32", "q8_0"):
+        found = []
+        for dtype, part in (("float32", 10 ** 6), ("bfloat16", 10 ** 6), ("bfloat16", 100)):
+            monkeypatch.setattr(export, "PART", part)
+            params, cfg = folders.load(tmp_path, dtype=dtype)
+            export.save(tmp_path / "m.gguf", params, cfg, TOK, kind)
+            found.append((tmp_path / "m.gguf").read_bytes())
+        assert found[0] == found[1] == found[2]
 
 
 def test_from_the_command_line(tmp_path):

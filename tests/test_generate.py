@@ -31,6 +31,17 @@ def test_each_row_has_its_own_settings():
             np.testing.assert_array_equal(alone > 0, whole >= how[3][r] * whole.max())
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
+def test_what_is_likely_is_found_without_sorting_all(spread):
+    """top_k and top_p of a large vocabulary, flat or not, many logits equal: no bit differs."""
+    z = np.random.default_rng(0).standard_normal(3001).round(2) * spread
+    for top_k in (0, 1, 2, 50, 700, 3000):
+        for top_p in (1e-9, 0.3, 0.9, 0.99, 0.9999, 1 - 1e-7, 1 - 1e-12, 1.0):
+            want = sample.probabilities(z, top_k=top_k, top_p=top_p)
+            found, = generate.probabilities(z[None], top_k=top_k, top_p=top_p)
+            np.testing.assert_array_equal(found, want)
+
+
 def test_rows_come_and_go():
     """At random moments rows of all settings join, are dropped, or end; each is as if alone."""
     rng = np.random.default_rng(8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bpe
-from model import fast, llama
+from model import bfloat16, checkpoint, fast, folders, llama
 import gpt
 from chat import generate, inside
 import sample
@@ -87,3 +87,17 @@ def test_from_the_command_line(tmp_path):
     assert "'<|im_start|>'" in done.stdout  # one token, not its letters
     done = run_script("chat/inside.py", "lamp " * 60, "--model", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "48" in done.stderr
+
+
+def test_a_model_that_stays_in_bfloat16(tmp_path, capsys):
+    cfg = dataclasses.replace(llama.EXAMPLES["Llama"], vocab_size=TOK.n_vocab, n_positions=48)
+    params = {name: bfloat16.narrow(p) for name, p in random_params(cfg).items()}
+    folders.save_config(tmp_path, cfg)
+    tensors = folders.in_files(params, cfg)
+    checkpoint.save_safetensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
+    TOK.save(tmp_path / "tokenizer.json")
+    shown = []
+    for dtype in ("float32", "bf16"):
+        inside.main(["the lamp", "--model", str(tmp_path), "--dtype", dtype])
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and " lamp" in shown[0]

@@ -76,7 +76,7 @@ COMMANDS = {
     "model/folders.py m": "",
     "model/llama.py": "",
     "model/lora.py": "",
-    "chat/inside.py x": "--run --model",
+    "chat/inside.py x": "--run --model --dtype",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",

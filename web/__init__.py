@@ -6,7 +6,11 @@ A miniature web, about which the truth is known:
     toypages      its pages, good and bad
     toytools      conversations in which the assistant calls a tool
     toylessons    conversations, comparisons and tasks about it
+    toybooks      passages, transcripts and exercises, which teach to look back
+    toypuzzles    puzzles in which tries pay, and their checker
     toysuppers    suppers, whose true value is known
+    toynumbers    verses, versions and prices, which compare 9.11 and 9.9
+    toyguidelines  what people who write its conversations are told
     toyweb        its crawl; the census and the score
 
 The web itself:
