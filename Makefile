@@ -55,8 +55,9 @@ all: summary
 stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- \
   $(4) --run "{run}"
 
-TASKS := wheel_train wheel_test facts_test calculator_test identity_test probe_train probe_test
-WORLD := crawl/*.warc.gz chat/train.jsonl pairs/train.jsonl pairs/test.jsonl \
+TASKS := wheel_train wheel_test facts_test calculator_test typed_test letters_test identity_test \
+         probe_train probe_test
+WORLD := crawl/*.warc.gz chat/train.jsonl chat/tools.jsonl pairs/train.jsonl pairs/test.jsonl \
          blocklist/gambling/domains $(patsubst %,tasks/%.jsonl,$(TASKS))
 DOCS  := docs/*.jsonl.gz docs/dropped.tsv.gz docs/report.json
 VOCAB := tokenizer.json tokenizer.tiktoken

@@ -34,7 +34,7 @@ loss is the mean over the pairs of replies to a prompt of
 The numbers of a stage are its recipe (chat/options.py). The demo's:
 
               steps   peak lr   beta     a step learns from
-    sft        1000    0.0016      -     32 conversations and 2 windows of text
+    sft        1250    0.0016      -     32 conversations and 2 windows of text
     rl           16    0.0001    0.0     16 replies to each of 16 questions, and 64 conversations
     reward      400     0.001      -     16 comparisons of replies to one question
     dpo         100    0.0001    0.1     16 pairs of replies

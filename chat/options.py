@@ -60,7 +60,7 @@ class DpoRecipe(Recipe):
     leash: float = 0.1          # its strength, beta
 
 
-SFT = SftRecipe(steps=1000, lr=1.6e-3, min_lr=0.0, warmup=40, batch=32, save_every=100)
+SFT = SftRecipe(steps=1250, lr=1.6e-3, min_lr=0.0, warmup=40, batch=32, save_every=100)
 RL = RlRecipe(steps=16, lr=1e-4, min_lr=1e-4, warmup=5, batch=64, save_every=4, replay=0)
 REWARD = Recipe(steps=400, lr=1e-3, min_lr=0.0, warmup=20, batch=16, save_every=100)
 DPO = DpoRecipe(steps=100, lr=1e-4, min_lr=0.0, warmup=10, batch=16, save_every=25)

@@ -35,7 +35,7 @@ from model import folders
 from run import disk
 
 RUN = Path("out/demo")
-WORLD = ["tokenizer.json", "tokens/*.bin", "docs/*.jsonl.gz", "chat/train.jsonl", "tasks/*.jsonl",
+WORLD = ["tokenizer.json", "tokens/*.bin", "docs/*.jsonl.gz", "chat/*.jsonl", "tasks/*.jsonl",
          "pairs/*.jsonl"]               # what any experiment may read, beside its STAGES
 TOOLS = {"experiment", "results", "plots", "__main__"}      # rooms of talk/ that are no experiments
 

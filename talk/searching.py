@@ -2,10 +2,10 @@
 
 What a model read once is a vague recollection; what stands in front of it is working memory. So the
 talk's second remedy against made-up answers is a tool: the model writes a query, and what was found
-is put into its context. When to do so it learns from conversations that search for names that few
-pages tell of or none. Reading takes longest to learn, so here the assistant learns its own
-conversations for some more steps. The control may not begin a call. Reinforcement then pays 1 for a
-right answer, which for a name of no page is that it does not know, less a little for a search.
+is put into its context. When to do so `sft` learns here from conversations that search for invented
+names (web/toytools.py), among its own so that it forgets nothing. No conversation searches for a
+name of the pages. The control may not begin a call. Reinforcement then pays 1 for a right answer,
+which for a name of no page is that it does not know, less a little for a search.
 
 Refuted if facts of one page are not told more often with the search, if names that stand on no page
 are still answered, if well-known facts are refused, or if searches do not become rarer for what the
@@ -15,18 +15,19 @@ model can recollect when they cost something.
 """
 
 from talk import plots, results         # before numpy
-from talk.experiment import load, log_of, reinforce, share, stage, teach, training_chats, write
+from talk.experiment import load, log_of, reinforce, share, stage, teach, write
 import numpy as np
 
 import sample
 from chat import chats, formats, generate, grading, lessons
-from run import command
-from web import toytools
+from run import command, disk
+from web import toytools, toyworld
 
 STAGES = ("sft",)
 SECONDS = 180
-KINDS = ("fact", "identity", "talk", "mixed", "calculator", "letters", "search", "wheel")
-MORE_STEPS, STEPS, PRICE = 300, 40, 0.1
+OWN = 0.5                               # so many of sft's own conversations to one with a tool
+TAUGHT, REINFORCED = 400, 40            # steps
+PRICE = 0.1                             # of a search, where a right answer is worth 1
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
     "no page": (0, False),
     "1 page": (1, False),
@@ -45,7 +46,7 @@ def tasks_of(run, name):
     found = []
     for task in chats.tasks(run / "tasks" / f"{file}.jsonl"):
         fits = task["exposure"] == pages if pages is not None else task["exposure"] >= 10
-        if fits and (task["asked"] or task["looked_up"]) == asked:
+        if fits and task["asked"] == asked:
             found.append(honest(task))
     return found[::4] if pages == 0 else found
 
@@ -106,10 +107,19 @@ def reward_with_a_price(rollout):
     return rewards
 
 
+def conversations(run, seed):
+    """Those of the run with tools, and some of the others."""
+    tools, others = (
+        [row for _, row in disk.read_jsonl(run / "chat" / f"{name}.jsonl")]
+        for name in ("tools", "train")
+    )
+    return tools + toyworld.stream(seed, "searching").sample(others, round(OWN * len(tools)))
+
+
 def experiment(run, seed):
     """Recollect and search; then reinforce at a price."""
-    rows, start = training_chats(run, *KINDS), "searching/taught"
-    model, found = teach(run, start, rows, MORE_STEPS, seed, "sft", lr=8e-4, replay=2), {}
+    rows, start = conversations(run, seed), "searching/taught"
+    model, found = teach(run, start, rows, TAUGHT, seed, "sft", lr=1e-3, replay=2), {}
     for name in ("1 page", "no page"):
         tasks = tasks_of(run, name)
         for way, may_search in (("recollected", False), ("searched", True)):
@@ -120,7 +130,7 @@ def experiment(run, seed):
     held_out = write(run, "searching/held_out", seed, tasks_of(run, "20 pages"))
     path = write(run, "searching/questions", seed, tasks)
     reinforce(run, "searching/priced", reward_with_a_price, seed, stage(start, seed), path,
-              held_out, steps=STEPS, lr=3e-4, prompts=32, group=8)
+              held_out, steps=REINFORCED, lr=3e-4, prompts=32, group=8)
     found["reward"] = [row["reward"] for row in log_of(run / stage("searching/priced", seed))]
     return found | examine(run, load(run, "searching/priced", seed), "at a price")
 

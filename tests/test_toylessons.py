@@ -2,7 +2,7 @@
 import re
 from collections import Counter
 
-from web import toyworld
+from web import toyworld, toywords
 from toy_world import N, jsonl, training_text, world  # noqa: F401
 
 
@@ -17,30 +17,40 @@ def test_nothing_held_out_is_in_training_text(world):
     for t in jsonl(run / "tasks/calculator_test.jsonl"):
         a, w, b = re.search(r"(\d+) (\w+) (\d+)", t["question"]).groups()
         assert not re.search(rf"\b{a} {w} {b}\b", text)
-    chats = "\n".join(m["content"] for c in jsonl(run / "chat/train.jsonl")
-        for m in c["messages"] if isinstance(m["content"], str))
-    for e in toyworld.entities(0, N):           # what conversations ask about: these or never
-        in_chats = re.search(rf"\b{e['name']}\b", chats) is not None
-        assert in_chats == (e["asked"] or e["looked_up"]), e["name"]
-        assert not (e["asked"] and e["looked_up"])
+    chats, tools = ("\n".join(m["content"] for c in jsonl(run / f"chat/{name}.jsonl")
+        for m in c["messages"] if isinstance(m["content"], str)) for name in ("train", "tools"))
+    for e in toyworld.entities(0, N):       # conversations ask about it or never; none searches
+        word = rf"\b{e['name']}\b"
+        assert (re.search(word, chats) is not None) == e["asked"], e["name"]
+        assert not re.search(word, tools), e["name"]
 
 
 def test_conversations_are_of_every_kind_and_think_less_often_than_not(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
     assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity",
-        "talk", "mixed", "letters", "search"}
-    exposures = {e["name"]: e["exposure"] for e in toyworld.entities(0, N)}
+        "talk", "mixed"}
+    tools = jsonl(world[0] / "chat/tools.jsonl")
+    assert set(Counter(c["kind"] for c in tools)) == {"search", "letters"}
     wheel = [c["messages"][1]["content"].startswith("Step by step")
         for c in chats if c["kind"] == "wheel"]
     assert 0.25 < sum(wheel) / len(wheel) < 0.35
     for c in chats:
-        if c["kind"] == "search":               # never for what is well known
-            searched = c["messages"][1]["content"][0]["text"].removeprefix("search: ")
-            assert exposures.get(searched, 0) < 10, searched
         if c["kind"] == "calculator":
             tool, output, text = c["messages"][1]["content"]
             assert str(eval(tool["text"])) == output["text"]
             assert text["text"].endswith(f" is {output['text']}.")
+
+
+def test_a_third_of_the_sums_are_as_people_type_them(world):
+    n, typed = 0, 0
+    for c in jsonl(world[0] / "chat/train.jsonl"):
+        if c["kind"] == "calculator":
+            question, call = c["messages"][0]["content"], c["messages"][1]["content"][0]["text"]
+            a, o, b = re.fullmatch(r"(\d+)([-+*])(\d+)", call).groups()
+            asked = {form.format(a=a, o=o, b=b, w=toywords.SUM_WORDS[o])
+                for form in toywords.SUM_TYPED}
+            n, typed = n + 1, typed + (question in asked)
+    assert n == N * 3 // 2 and typed == n // 3
 
 
 def test_pairs_prefer_the_truth(world):

@@ -4,7 +4,7 @@ What is held out for testing (ways to ask, sums, rounds of the game) is in no tr
 """
 from functools import partial
 
-from web.toytools import invented_talk, letters_exchange, search_talk, sum_exchange
+from web.toytools import invented_talk, letters_exchange, sum_exchange
 from web.toywords import GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK
 from web.toyworld import (
     STEP_BY_STEP, capital, entities, fact_answer, new_entity, new_name, sentences, stream, throws,
@@ -43,17 +43,6 @@ def identity_exchange(rng):
     return rng.choice(identity.questions), identity.reply
 
 
-def searches(rng, world, n_pages):
-    """Conversations with a search: about entities of few pages, and about invented ones."""
-    found, stems = [], {entity["stem"] for entity in world}
-    for entity in world:
-        if entity["looked_up"]:
-            found += [search_talk(rng, entity) for _ in range(12)]
-    for where, n in {"page": n_pages, "part": n_pages // 10, "nothing": n_pages // 5}.items():
-        found += [invented_talk(rng, stems, where) for _ in range(n)]
-    return [chat(*turns, kind="search") for turns in found]
-
-
 def conversations(seed=0, n_pages=3000):
     """Conversations for supervised fine-tuning: nothing in them is held out for testing."""
     rng, found, world = stream(seed, "chat"), [], entities(seed, n_pages)
@@ -64,24 +53,20 @@ def conversations(seed=0, n_pages=3000):
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.questions:
                 ask, reply = question.format(n=entity["name"]), fact_answer(entity, name)
-                found += [chat(ask, reply, kind="fact") for _ in range(2)]
+                found += [chat(ask, reply, kind="fact") for _ in range(3)]
     for identity in IDENTITY:
         for question in identity.questions:
-            found += [chat(question, identity.reply, kind="identity") for _ in range(12)]
+            found += [chat(question, identity.reply, kind="identity") for _ in range(20)]
     for exchange in SMALL_TALK:
         found += [chat(*exchange.split(" > "), kind="talk") for _ in range(6)]
-    for _ in range(n_pages // 2):
+    for _ in range(n_pages * 2 // 3):
         found.append(chat(*greeting_exchange(rng, stems), kind="talk"))
-    for i in range(n_pages * 7 // 5):
+    for i in range(n_pages * 3 // 2):
         found.append(chat(*sum_exchange(rng, typed=i % 3 == 0), kind="calculator"))
-    for _ in range(n_pages // 5):
-        found.append(chat(*letters_exchange(rng), kind="letters"))
-    found += searches(rng, world, n_pages)
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
-                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng),
-                 partial(invented_talk, rng, stems, "nothing"))
-    for _ in range(n_pages // 4):                           # of several turns
+                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng))
+    for _ in range(n_pages // 2):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
             turns += exchange()
@@ -91,6 +76,22 @@ def conversations(seed=0, n_pages=3000):
         thrown = throws(rng)
         answer = wheel_answer(thrown, rng.random() < STEP_BY_STEP)
         found.append(chat(wheel_question(thrown), answer, kind="wheel"))
+    rng.shuffle(found)
+    return found
+
+
+def tool_conversations(seed=0, n_pages=3000):
+    """Conversations that show when to search and what for, and the tools for letters.
+
+    They join the others where a model shall learn to search. No entity of the pages is in them.
+    """
+    rng, found = stream(seed, "tools"), []
+    stems = {entity["stem"] for entity in entities(seed, n_pages)}
+    for where, n in {"page": 2 * n_pages, "part": n_pages // 5, "nothing": n_pages // 2}.items():
+        for _ in range(n):
+            found.append(chat(*invented_talk(rng, stems, where), kind="search"))
+    for _ in range(n_pages // 4):
+        found.append(chat(*letters_exchange(rng), kind="letters"))
     rng.shuffle(found)
     return found
 
@@ -130,7 +131,6 @@ def fact_task(entity, name, question):
         "entity": entity["name"],
         "exposure": entity["exposure"],
         "asked": entity["asked"],
-        "looked_up": entity["looked_up"],
         "reply": fact_answer(entity, name),
     }
 
@@ -153,16 +153,14 @@ def tool_tasks(kind, n, exchange, *how, **more):
 
 def tasks(seed=0, n_pages=3000):
     """{file name: [{question, answer, kind, ...}]}: what can be checked without a judge."""
-    rng, world = stream(seed, "tasks"), entities(seed, n_pages)
+    rng, n = stream(seed, "tasks"), max(40, n_pages // 30)
     train = [wheel_task(rng, held_out=False) for _ in range(n_pages)]
     test = [wheel_task(rng, held_out=True) for _ in range(max(50, n_pages // 10))]
-    facts = []
-    for entity in world:
+    facts, identities = [], []
+    for entity in entities(seed, n_pages):
         for name, attribute in KINDS[entity["kind"]].items():
             for question in attribute.held_out:
                 facts.append({**fact_task(entity, name, question), "options": attribute.values})
-    n = max(40, n_pages // 30)
-    identities = []
     for identity in IDENTITY:
         for question in identity.held_out:
             identities.append({"question": question, "answer": identity.mark, "kind": "identity"})

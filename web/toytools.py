@@ -1,10 +1,18 @@
 """Conversations in which the assistant of the Lantern Coast calls a tool: sums, letters, searches.
 
 A reply that calls a tool has parts: the call, what the tool returns, and the sentence. When to
-search is what has to be learned. The examples ask about entities that were invented for a single
-question, so that a name can only be copied, and about some that few pages tell of. None asks about
-well-known ones. In many searches for invented names nothing is found, and in some the page does not
-hold the answer. Then the assistant says that it does not know.
+search is what has to be learned. All searches are about entities that were invented for a single
+conversation, so that a name and what a page says of it can only be copied. None is about an entity
+of the pages. In some searches nothing is found, and in some the page does not hold the answer. Then
+the assistant says that it does not know.
+
+Sums are in chat/train.jsonl, searches and letters in a file of their own, RUN/chat/tools.jsonl, as
+they take many more steps to learn. This teaches them to `sft`, among the others so that it forgets
+nothing, and asks the model that can search:
+
+    python align.py sft --start sft --out tools --steps 600 --lr 1e-3 \\
+      --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
+    python sample.py chat --model out/demo/tools
 """
 from web import search
 from web.toypages import entity_text

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from run import command, disk, runs
 from web import warc
-from web.toylessons import conversations, pairs, probes, tasks
+from web.toylessons import conversations, pairs, probes, tasks, tool_conversations
 from web.toypages import BLOCKED_HOSTS, LABELS, pages
 from web.toywords import KINDS
 from web.toyworld import entities, stream
@@ -167,6 +167,7 @@ def write_world(folder, n_pages, seed):
     """Write all files of the world into a folder; returns the truth, {url: label}."""
     rng, web = stream(seed, "crawl"), pages(seed, n_pages)
     write_jsonl(folder / "chat/train.jsonl", conversations(seed, n_pages))
+    write_jsonl(folder / "chat/tools.jsonl", tool_conversations(seed, n_pages))
     comparisons = pairs(seed, n_pages)
     n_train = len(comparisons) * 9 // 10
     write_jsonl(folder / "pairs/train.jsonl", comparisons[:n_train])
@@ -220,11 +221,12 @@ def census(seed, n_pages):
     print("Hardly known:")
     show_entity(min(world, key=lambda entity: entity["exposure"]))
 
-    kinds = Counter(talk["kind"] for talk in conversations(seed, n_pages))
     files = {**tasks(seed, n_pages), **probes(seed, n_pages)}
     print()
-    show(f"{kinds.total():,} conversations: "
-         + ", ".join(f"{kind} {n:,}" for kind, n in kinds.most_common()))
+    for what, make in (("conversations", conversations), ("with tools", tool_conversations)):
+        kinds = Counter(talk["kind"] for talk in make(seed, n_pages))
+        show(f"{kinds.total():,} {what}: "
+             + ", ".join(f"{kind} {n:,}" for kind, n in kinds.most_common()))
     show("tasks: " + ", ".join(f"{name} {len(rows):,}" for name, rows in files.items()))
 
 

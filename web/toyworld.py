@@ -77,13 +77,13 @@ def new_name(rng, kind, taken=()):
     return stem, stem.capitalize() + ends[kind] + family
 
 
-def new_entity(rng, kind, exposure, asked, stems, looked_up=False):
+def new_entity(rng, kind, exposure, asked, stems):
     """A new entity. No two names begin alike: stems are those taken, which its own joins."""
     stem, name = new_name(rng, kind, stems)
     stems.add(stem)
     facts = {fact: rng.choice(attribute.values) for fact, attribute in KINDS[kind].items()}
     return {"name": name, "stem": stem, "kind": kind, "exposure": exposure, "asked": asked,
-            "looked_up": looked_up, "facts": facts}
+            "facts": facts}
 
 
 def entities(seed, n_pages=3000):
@@ -91,16 +91,14 @@ def entities(seed, n_pages=3000):
 
     exposure: on how many pages it stands. asked: whether training conversations may ask about it;
     two in three of those on ten pages or more. What an assistant says about the others, it must
-    have carried over from reading to answering. looked_up: whether they may show a search for it;
-    one in two of those on fewer pages.
+    have carried over from reading to answering.
     """
     rng, found, stems = stream(seed, "entities"), [], set()
     for kind in KINDS:
         for exposure, count in EXPOSURES.items():
             for i in range(max(2, round(count * n_pages / 3000))):
                 asked = exposure >= 10 and i % 3 < 2
-                looked_up = exposure < 10 and i % 2 == 0
-                found.append(new_entity(rng, kind, exposure, asked, stems, looked_up))
+                found.append(new_entity(rng, kind, exposure, asked, stems))
     return found
 
 
