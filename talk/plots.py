@@ -14,7 +14,7 @@ import numpy as np
 
 INSTALL = "pip install -r talk/requirements.txt"
 SIZE = (7.0, 4.2)                       # inches
-# Text stays text, in the reader's own letters: a file is a fourth of what their outlines would take.
+# Text stays text: the outlines of its letters would make a file four times as large.
 STYLE = {"font.size": 9, "legend.fontsize": 8, "legend.frameon": False, "svg.fonttype": "none",
          "font.family": "sans-serif"}
 FILLS = [("white", ""), ("0.55", ""), ("0.85", "///"), ("0.2", ""), ("white", "...")]
