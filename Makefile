@@ -57,8 +57,9 @@ stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3
 
 TASKS := wheel_train wheel_test facts_test calculator_test typed_test letters_test identity_test \
          probe_train probe_test
-WORLD := crawl/*.warc.gz chat/train.jsonl chat/tools.jsonl pairs/train.jsonl pairs/test.jsonl \
-         blocklist/gambling/domains $(patsubst %,tasks/%.jsonl,$(TASKS))
+WORLD := crawl/*.warc.gz chat/train.jsonl chat/tools.jsonl chat/reading.jsonl \
+         pairs/train.jsonl pairs/test.jsonl blocklist/gambling/domains \
+         $(patsubst %,tasks/%.jsonl,$(TASKS))
 DOCS  := docs/*.jsonl.gz docs/dropped.tsv.gz docs/report.json
 VOCAB := tokenizer.json tokenizer.tiktoken
 TOKENS := tokens/train_*.bin tokens/val_*.bin

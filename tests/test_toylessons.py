@@ -29,8 +29,8 @@ def test_conversations_are_of_every_kind_and_think_less_often_than_not(world):
     chats = jsonl(world[0] / "chat/train.jsonl")
     assert set(Counter(c["kind"] for c in chats)) == {"fact", "wheel", "calculator", "identity",
         "talk", "mixed"}
-    tools = jsonl(world[0] / "chat/tools.jsonl")
-    assert set(Counter(c["kind"] for c in tools)) == {"search", "letters"}
+    for name, kinds in (("tools", {"search", "letters"}), ("reading", {"search"})):
+        assert {c["kind"] for c in jsonl(world[0] / f"chat/{name}.jsonl")} == kinds
     wheel = [c["messages"][1]["content"].startswith("Step by step")
         for c in chats if c["kind"] == "wheel"]
     assert 0.25 < sum(wheel) / len(wheel) < 0.35

@@ -21,7 +21,7 @@ def exchanges(world, n=200):
         found.append(toytools.sum_exchange(rng))
         found.append(toytools.sum_exchange(rng, typed=True))
         found.append(toytools.letters_exchange(rng))
-        for where in ("page", "part", "nothing"):
+        for where in ("page", "short", "part", "nothing"):
             found.append(toytools.invented_talk(rng, stems, where)[:2])
     return found
 
@@ -36,7 +36,7 @@ def test_tools_say_what_the_conversations_say(world):
 def test_an_answer_is_what_the_passage_says():
     """The assistant tells a fact where the passage does, and else says that it does not know."""
     rng, seen = random.Random(5), set()
-    for where in ("page", "part", "nothing"):
+    for where in ("page", "short", "part", "nothing"):
         for _ in range(100):
             entity = toyworld.new_entity(rng, "town", 0, False, set())
             turns = toytools.search_talk(rng, entity, where)
@@ -51,7 +51,7 @@ def test_an_answer_is_what_the_passage_says():
                 assert known == toytools.told(entity, name, output)
                 assert known or reply == toytools.UNKNOWN
                 seen.add((where, known))
-    assert seen == {("page", True), ("part", False), ("nothing", False)}
+    assert seen == {("page", True), ("short", True), ("part", False), ("nothing", False)}
 
 
 def test_a_fact_is_told_in_any_of_its_words():

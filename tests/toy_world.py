@@ -33,7 +33,7 @@ def training_text(world):
     pages = [extract.main_text(r.body, charset=r.charset)
         for p in sorted((run / "crawl").iterdir()) for r in warc.read_warc(p)
              if r.type == "response" and truth[r.url] != "not_html"]
-    chats = [json.dumps(c, ensure_ascii=False) for name in ("train", "tools")
+    chats = [json.dumps(c, ensure_ascii=False) for name in ("train", "tools", "reading")
         for c in jsonl(run / f"chat/{name}.jsonl")]
     return "\n".join(pages + chats
         + [t["question"] for t in jsonl(run / "tasks/wheel_train.jsonl")])

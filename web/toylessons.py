@@ -81,19 +81,24 @@ def conversations(seed=0, n_pages=3000):
 
 
 def tool_conversations(seed=0, n_pages=3000):
-    """Conversations that show when to search and what for, and the tools for letters.
+    """{file name: conversations} that show when to search and what for, and the tools for letters.
 
-    They join the others where a model shall learn to search. No entity of the pages is in them.
+    No entity of the pages is in them. "reading" finds a few facts each time, "tools" what a page
+    says or nothing.
     """
-    rng, found = stream(seed, "tools"), []
+    rng, tools = stream(seed, "tools"), []
     stems = {entity["stem"] for entity in entities(seed, n_pages)}
-    for where, n in {"page": 2 * n_pages, "part": n_pages // 5, "nothing": n_pages // 2}.items():
-        for _ in range(n):
-            found.append(chat(*invented_talk(rng, stems, where), kind="search"))
+
+    def searches(found, n):
+        return [chat(*invented_talk(rng, stems, found), kind="search") for _ in range(n)]
+
     for _ in range(n_pages // 4):
-        found.append(chat(*letters_exchange(rng), kind="letters"))
-    rng.shuffle(found)
-    return found
+        tools.append(chat(*letters_exchange(rng), kind="letters"))
+    tools += searches("page", n_pages * 3 // 2)
+    tools += searches("part", n_pages // 5)
+    tools += searches("nothing", n_pages // 2)
+    rng.shuffle(tools)
+    return {"reading": searches("short", n_pages * 8 // 3), "tools": tools}
 
 
 # -------------------------------------------------------------------- comparisons, tasks and probes

@@ -6,11 +6,15 @@ conversation, so that a name and what a page says of it can only be copied. None
 of the pages. In some searches nothing is found, and in some the page does not hold the answer. Then
 the assistant says that it does not know.
 
-Sums are in chat/train.jsonl, searches and letters in a file of their own, RUN/chat/tools.jsonl, as
-they take many more steps to learn. This teaches them to `sft`, among the others so that it forgets
-nothing, and asks the model that can search:
+Sums are in chat/train.jsonl. Searches and letters take many more steps to learn and are in files of
+their own: RUN/chat/reading.jsonl finds a few facts each time, RUN/chat/tools.jsonl what a page
+says. From whole pages alone, a model of this size does not begin to read in so few steps. So teach
+the first file to `sft`, and then the second, among the other conversations so that nothing is
+forgotten:
 
-    python align.py sft --start sft --out tools --steps 600 --lr 1e-3 \\
+    python align.py sft --start sft --out reader --steps 250 --lr 1e-3 --warmup 10 \\
+      --data out/demo/chat/reading.jsonl
+    python align.py sft --start reader --out tools --steps 800 --lr 1e-3 --warmup 10 \\
       --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
     python sample.py chat --model out/demo/tools
 """
@@ -24,7 +28,6 @@ from web.toyworld import capital, fact_answer, is_held_out, new_entity, new_name
 UNKNOWN = "I do not know."
 NOTHING = "nothing found"
 MOST_CHARACTERS = 430       # of a conversation with a search: it must fit 256 positions
-WHOLE = 0.5                 # share of the searches that find the passage of a page, not a short one
 
 
 def with_tool(call, output, text):
@@ -119,19 +122,20 @@ def short_passage(rng, entity):
 def search_talk(rng, entity, found="page"):
     """Turns of a conversation about an entity, which begins with a search.
 
-    Later questions are answered from the same passage. found: "page"; "part", a page that does not
-    tell what is asked for first; or "nothing".
+    Later questions are answered from the same passage. found: "page"; "short", a few facts; "part",
+    a page that does not tell what is asked for first; or "nothing".
     """
     names, output = list(entity["facts"]), NOTHING
     rng.shuffle(names)
-    if found != "nothing":
-        passage = found_passage if rng.random() < WHOLE else short_passage
-        output = passage(rng, entity)
+    if found == "short":
+        output = short_passage(rng, entity)
+    elif found != "nothing":
+        output = found_passage(rng, entity)
     if found == "part":
         lines = search.SENTENCE.findall(output)
         output = "".join(line for line in lines if not told(entity, names[0], line)).strip()
     known = [name for name in names if told(entity, name, output)]
-    asked = known if found == "page" and known else names[:1]
+    asked = known if found in ("page", "short") and known else names[:1]
     n_characters, turns = len(output), []
     for name in asked:
         question = rng.choice(KINDS[entity["kind"]][name].questions).format(n=entity["name"])

@@ -167,7 +167,8 @@ def write_world(folder, n_pages, seed):
     """Write all files of the world into a folder; returns the truth, {url: label}."""
     rng, web = stream(seed, "crawl"), pages(seed, n_pages)
     write_jsonl(folder / "chat/train.jsonl", conversations(seed, n_pages))
-    write_jsonl(folder / "chat/tools.jsonl", tool_conversations(seed, n_pages))
+    for name, rows in tool_conversations(seed, n_pages).items():
+        write_jsonl(folder / f"chat/{name}.jsonl", rows)
     comparisons = pairs(seed, n_pages)
     n_train = len(comparisons) * 9 // 10
     write_jsonl(folder / "pairs/train.jsonl", comparisons[:n_train])
@@ -223,9 +224,10 @@ def census(seed, n_pages):
 
     files = {**tasks(seed, n_pages), **probes(seed, n_pages)}
     print()
-    for what, make in (("conversations", conversations), ("with tools", tool_conversations)):
-        kinds = Counter(talk["kind"] for talk in make(seed, n_pages))
-        show(f"{kinds.total():,} {what}: "
+    chats = {"train": conversations(seed, n_pages), **tool_conversations(seed, n_pages)}
+    for name, rows in chats.items():
+        kinds = Counter(talk["kind"] for talk in rows)
+        show(f"{kinds.total():,} conversations in chat/{name}.jsonl: "
              + ", ".join(f"{kind} {n:,}" for kind, n in kinds.most_common()))
     show("tasks: " + ", ".join(f"{name} {len(rows):,}" for name, rows in files.items()))
 
