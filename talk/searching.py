@@ -22,40 +22,35 @@ from run import command, disk
 from web import toytools, toyworld
 
 STAGES = ("sft",)
-SECONDS = 180
+SECONDS = 260
 OWN = 0.5                               # so many of sft's own conversations to one with a tool
 STEPS = 250, 350, 30                    # of reading, of the mixture, of reinforcement
 PRICE = 0.1                             # of a search, where a right answer is worth 1
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
     "no page": ([0], False),
     "1 page": ([1], False),
-    "3 pages": ([3], False),
-    "10 pages": ([10], False),
-    "20 pages": ([20], False),
-    "30 pages": ([30], False),
+    **{f"{n} pages": ([n], False) for n in (3, 10, 20, 30)},
     "10 pages or more, asked": ([10, 20, 30], True),
 }
 
 
 def honest(run, file):
     """Questions; if no page tells the answer to one, the answer is that one does not know."""
-    unknown = {"answer": toytools.UNKNOWN}
-    tasks = chats.tasks(run / "tasks" / f"{file}.jsonl")
-    return [task if task["exposure"] else task | unknown for task in tasks]
+    return [task if task["exposure"] else task | {"answer": toytools.UNKNOWN}
+            for task in chats.tasks(run / "tasks" / f"{file}.jsonl")]
 
 
 def tasks_of(run, name, file="probe_test"):
     """The held-out questions of a group."""
     pages, asked = GROUPS[name]
-    tasks = honest(run, file)
-    return [task for task in tasks if task["exposure"] in pages and task["asked"] == asked]
+    return [task for task in honest(run, file)
+            if task["exposure"] in pages and task["asked"] == asked]
 
 
 def ask(model, tasks, may_search=True):
     """(right, refused, searched) of greedy answers, (tasks,) each."""
-    tokenizer = model[2]
+    tokenizer, found = model[2], []
     bias = () if may_search else ((sample.special(tokenizer, "<|tool_start|>"), -100.0),)
-    found = []
     for i in range(0, len(tasks), 128):
         prompts = [lessons.prompt_of(task, tokenizer) for task in tasks[i:i + 128]]
         replies = generate.generate(
@@ -68,13 +63,9 @@ def ask(model, tasks, may_search=True):
         )
         for task, reply in zip(tasks[i:], replies):
             text = sample.reply_text(reply.ids, tokenizer)
-            found.append((grading.is_correct(task, text), text == toytools.UNKNOWN, called(reply)))
+            searched = 0 in reply.sampled               # a tool wrote something into it
+            found.append((grading.is_correct(task, text), text == toytools.UNKNOWN, searched))
     return np.array(found).T
-
-
-def called(reply):
-    """Whether a tool wrote something into a reply."""
-    return 0 in reply.sampled
 
 
 def examine(run, model, when):
@@ -83,8 +74,8 @@ def examine(run, model, when):
     print(f"   {when:26}    right  made up  refused searched")
     for name in GROUPS:
         right, refused, searched = ask(model, tasks_of(run, name))
-        made_up = ~right & ~refused
-        row = {"right": right, "made up": made_up, "refused": refused, "searched": searched}
+        row = {"right": right, "made up": ~right & ~refused, "refused": refused,
+               "searched": searched}
         print(f"   {name:26}" + "".join(f"{values.mean():9.1%}" for values in row.values()))
         for label, values in row.items():
             found[f"{when}: {label} of {name}"] = float(values.mean())
@@ -93,18 +84,28 @@ def examine(run, model, when):
 
 def reward_with_a_price(rollout):
     """1 for a right answer, less the price of a search."""
-    return [grading.is_correct(task, text) - PRICE * called(reply)
+    return [grading.is_correct(task, text) - PRICE * (0 in reply.sampled)
             for task, text, reply in zip(rollout.tasks, rollout.texts, rollout.replies)]
 
 
+def rows_of(run, name):
+    """The run's conversations of a file."""
+    return [row for _, row in disk.read_jsonl(run / "chat" / f"{name}.jsonl")]
+
+
+def reader(run, seed):
+    """`sft`, taught to find a few facts about a name and to read them. Returns its stage."""
+    rows = rows_of(run, "reading")
+    teach(run, "searching/reader", rows, STEPS[0], seed, "sft", lr=1e-3, replay=1)
+    return stage("searching/reader", seed)
+
+
 def taught(run, seed):
-    """`sft`, taught to read a few facts, and then whole pages with its own chats beside them."""
-    reading, tools, others = ([row for _, row in disk.read_jsonl(run / "chat" / f"{name}.jsonl")]
-                              for name in ("reading", "tools", "train"))
-    reader, mixed = "searching/reader", "searching/taught"
-    teach(run, reader, reading, STEPS[0], seed, "sft", lr=1e-3, replay=1)
-    tools += toyworld.stream(seed, "searching").sample(others, round(OWN * len(tools)))
-    return teach(run, mixed, tools, STEPS[1], seed, stage(reader, seed), lr=1e-3, replay=2)
+    """The reader, taught whole pages, with its own conversations beside them."""
+    rows, others = rows_of(run, "tools"), rows_of(run, "train")
+    rows += toyworld.stream(seed, "searching").sample(others, round(OWN * len(rows)))
+    return teach(run, "searching/taught", rows, STEPS[1], seed, reader(run, seed), lr=1e-3,
+                 replay=2)
 
 
 def experiment(run, seed):
@@ -117,14 +118,13 @@ def experiment(run, seed):
             found[f"{way}: {name}"] = share(f"{name:8} {way:12} right", right.sum(), len(right))
     known = [task for n in (10, 20, 30) for task in tasks_of(run, f"{n} pages", "facts_test")]
     _, refused, _ = ask(model, known)
-    label = "refused: 10 pages or more, never asked"
-    found |= {label: share(label, refused.sum(), len(known))} | examine(run, model, "before")
-    start, held_out = stage("searching/taught", seed), tasks_of(run, "20 pages")
-    held_out = write(run, "searching/held_out", seed, held_out)
+    found["refused"] = share("10 pages or more, never asked: refused", refused.sum(), len(known))
+    found |= examine(run, model, "before")
+    start = stage("searching/taught", seed)
+    held_out = write(run, "searching/held_out", seed, tasks_of(run, "20 pages"))
     path = write(run, "searching/questions", seed, honest(run, "probe_train"))
-    _, _, log = reinforce(run, "searching/priced", reward_with_a_price, seed, start, path, held_out,
-                          steps=STEPS[2], lr=3e-4, prompts=32, group=8)
-    found["reward"] = [row["reward"] for row in log]
+    reinforce(run, "searching/priced", reward_with_a_price, seed, start, path, held_out,
+              steps=STEPS[2], lr=3e-4, prompts=32, group=8)
     return found | examine(run, load(run, "searching/priced", seed), "at a price")
 
 
@@ -138,11 +138,11 @@ def plot(figure, found):
             plots.curve(axes, found, labels, range(len(groups)), f"{what}, {when}", 2 * i + j, 100)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_xlabel("how many pages tell of it (no conversation did)")
-    axes.set_ylabel("questions (%)")
+    axes.set(ylabel="questions (%)", ylim=(-2, 102))
     axes.legend()
-    head, tool = (100 * plots.mean(found, f"{way}: 1 page") for way in ("recollected", "searched"))
-    plots.title(figure, f"Facts of one page are right in {head:.0f} % of recollections and in "
-                        f"{tool:.0f} % of searches")
+    head, tool = (plots.mean(found, f"{way}: 1 page") for way in ("recollected", "searched"))
+    plots.title(figure, f"Facts of one page are right in {head:.0%} of recollections and in "
+                        f"{tool:.0%} of searches")
 
 
 if __name__ == "__main__":
