@@ -14,7 +14,7 @@ forgotten:
 
     python align.py sft --start sft --out reader --steps 250 --lr 1e-3 \\
       --data out/demo/chat/reading.jsonl
-    python align.py sft --start reader --out tools --steps 600 --lr 1e-3 \\
+    python align.py sft --start reader --out tools --steps 400 --lr 1e-3 \\
       --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
     python sample.py chat --model out/demo/tools
 """
