@@ -22,7 +22,7 @@ from chat import arena, options
 from run import command
 
 STAGES = ("base", "sft", "rl", "rl_random")
-SECONDS = 120
+SECONDS = 50
 TAUGHT = {"sft": "examples alone", "rl": "reinforced", "rl_random": "with random rewards"}
 
 

@@ -16,7 +16,7 @@ from chat import arena
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 2
+SECONDS = 1
 SHORT = 30                              # tokens
 MODELS = ("base", "sft")
 

@@ -19,7 +19,7 @@ from model import corpus, evaluate, fast
 from run import command
 
 STAGES = ("base",)
-SECONDS = 8
+SECONDS = 5
 EXAMPLES = (0, 1, 2, 4, 8)
 PARTS = 16                              # of a window, for its loss by place
 

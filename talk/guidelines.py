@@ -24,7 +24,7 @@ from run import command
 from web import toyguidelines, toylessons, toyworld
 
 STAGES = ("base", "sft")
-SECONDS = 60
+SECONDS = 55
 STEPS = 200
 TEMPERATURE = 0.8
 ROUNDS = 6                              # answers to teach with, to each question

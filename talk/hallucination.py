@@ -21,7 +21,7 @@ from chat import chats, options, probe
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 400
+SECONDS = 415
 KNOWN, OTHER, NONE = "10 pages or more, asked before", "10 pages or more", "no page"
 WAYS = {"taught by what it knows": False, "taught at random": True}     # whether it is the control
 LABELS = ("wrong of no page", "refused of no page", "refused of known",

@@ -20,7 +20,7 @@ from web import toybooks, toyworld
 
 STAGES = ("base",)
 AFTER = ("in_context",)                 # which makes the same models
-SECONDS = 20
+SECONDS = 5
 LENGTH = 10                             # tokens of a sequence, which is then said again
 ROWS = 128
 N_OFF = 2                               # heads that are switched off together

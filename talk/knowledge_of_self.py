@@ -19,7 +19,7 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base", "sft")
-SECONDS = 65
+SECONDS = 60
 OURS = "Longhand"
 ASKED, HELD_OUT = (list(toywords.IDENTITY[0].questions), list(toywords.IDENTITY[0].held_out))
 LABELS = {

@@ -18,7 +18,7 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 190
+SECONDS = 185
 SLIP = 0.1                              # chance of a mistake in a step
 LESSONS = 9000
 IMITATE, REINFORCE = 600, 40            # steps

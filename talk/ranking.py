@@ -22,7 +22,7 @@ from web import toyworld
 
 STAGES = ("base", "sft", "rl", "rl_random")
 AFTER = ("past_the_teacher",)           # which makes two of the models
-SECONDS = 30
+SECONDS = 10
 TEACHER = {"imitation": "past_the_teacher/imitation", "rewarded": "past_the_teacher/rewarded"}
 BETTER = [("sft", "base"), ("rl", "sft"), ("rl", "rl_random"), ("rewarded", "imitation")]
 ALIKE = [("rl_random", "sft")]

@@ -23,7 +23,7 @@ from run import command
 from web import toylessons, toypuzzles, toyworld
 
 STAGES = ("sft",)
-SECONDS = 130
+SECONDS = 145
 LESSONS, TEACH, STEPS = 6400, 400, 120
 GO_BACK = 0.07                          # of the answers to learn from
 LIMIT = 170                             # tokens of a reply

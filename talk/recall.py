@@ -21,7 +21,7 @@ from run import command
 from web import toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 15
+SECONDS = 10
 TITLE = "From the Lantern Encyclopedia"
 PAGES = (0, *toywords.EXPOSURES)        # that tell a fact
 SURE = "probability of what it says"

@@ -22,7 +22,7 @@ from model import corpus
 from run import command
 
 STAGES = ("base",)
-SECONDS = 10
+SECONDS = 3
 GIVEN, NEXT = 32, 16                    # tokens that base is given, and that it should recite
 TIMES = (0, 1, 2, 5, 10, 30)            # that the training text has those; up to the next number
 

@@ -19,7 +19,7 @@ from model import corpus
 from run import command
 
 STAGES = ("base",)
-SECONDS = 45
+SECONDS = 35
 TIMES = (0, 1, 3, 10, 30)
 GIVEN = 32                              # tokens of a page that the model is given
 RECITED = 64                            # tokens that it should write then

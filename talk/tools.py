@@ -18,7 +18,7 @@ from run import command
 from web import toylessons
 
 STAGES = ("sft",)
-SECONDS = 70
+SECONDS = 60
 WAYS = ("with the calculator", "without it")
 
 

@@ -19,7 +19,7 @@ from run import command
 from web import toybooks, toylessons, toywords, toyworld
 
 STAGES = ("sft",)
-SECONDS = 70
+SECONDS = 60
 PAGES = [0, *toywords.EXPOSURES]        # that tell a fact, in the world
 EACH = 100                              # questions for each of these
 ASKED = {
