@@ -129,20 +129,20 @@ def experiment(run, seed):
 
 
 def plot(figure, found):
-    """How often it searches, by pages, before and after searches had a price."""
-    axes = figure.subplots()
-    groups = list(GROUPS)[:6]
+    """Right answers with the search and without; how often it searches, by pages."""
+    bars, curves = figure.subplots(1, 2, width_ratios=(2, 3))
+    few, groups = ["1 page", "3 pages"], list(GROUPS)
+    series = {way: [f"{way}: {name}" for name in few] for way in ("recollected", "searched")}
+    plots.bars(bars, found, series, few)
+    bars.set_ylabel("right answers (%)")
     for i, when in enumerate(("before", "at a price")):
-        for j, what in enumerate(("searched", "right")):
-            labels = [f"{when}: {what} of {name}" for name in groups]
-            plots.curve(axes, found, labels, range(len(groups)), f"{what}, {when}", 2 * i + j, 100)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_xlabel("how many pages tell of it (no conversation did)")
-    axes.set(ylabel="questions (%)", ylim=(-2, 102))
-    axes.legend()
+        labels = [f"{when}: searched of {name}" for name in groups]
+        plots.curve(curves, found, labels, range(len(groups)), when, i, 100)
+    curves.set_xticks(range(len(groups)), ["no", "1", "3", "10", "20", "30", "asked"])
+    curves.set(xlabel="pages; asked: of ten or more", ylabel="searched (%)", ylim=(-2, 102))
+    curves.legend(loc="lower left")
     head, tool = (plots.mean(found, f"{way}: 1 page") for way in ("recollected", "searched"))
-    plots.title(figure, f"Facts of one page are right in {head:.0%} of recollections and in "
-                        f"{tool:.0%} of searches")
+    plots.title(figure, f"Facts of one page: {head:.0%} recollected, {tool:.0%} searched")
 
 
 if __name__ == "__main__":
