@@ -65,7 +65,8 @@ def conversations(seed=0, n_pages=3000):
         found.append(chat(*sum_exchange(rng, typed=i % 3 == 0), kind="calculator"))
 
     exchanges = (partial(fact_exchange, rng, known), partial(sum_exchange, rng),
-                 partial(greeting_exchange, rng, stems), partial(identity_exchange, rng))
+                 partial(sum_exchange, rng, typed=True), partial(greeting_exchange, rng, stems),
+                 partial(identity_exchange, rng))
     for _ in range(n_pages // 2):                           # of several turns
         turns = []
         for exchange in rng.choices(exchanges, k=rng.randint(2, 4)):
