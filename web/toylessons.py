@@ -2,7 +2,7 @@
 
 What is held out for testing (ways to ask, sums, rounds of the game) is in no training text.
 """
-from functools import partial
+from functools import lru_cache, partial
 
 from web.toytools import invented_talk, letters_exchange, sum_exchange
 from web.toywords import GREETINGS, IDENTITY, KINDS, NUMBERS, SMALL_TALK
@@ -81,6 +81,7 @@ def conversations(seed=0, n_pages=3000):
     return found
 
 
+@lru_cache(maxsize=1)                   # toyweb writes them, and then counts them
 def tool_conversations(seed=0, n_pages=3000):
     """{file name: conversations} that show when to search and what for, and the tools for letters.
 
