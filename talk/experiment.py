@@ -56,48 +56,40 @@ def log_of(folder):
 # -------------------------------------------------------------------------------- asking a model
 
 
-def replies(model, conversations, n_tokens=64, temperature=0.0, seed=0):
-    """What a model replies to each conversation, a list of messages."""
-    params, cfg, tokenizer = model
-    prompts = [sample.render_prompt(messages, tokenizer) for messages in conversations]
-    stop = {sample.special(tokenizer, "<|im_end|>")}
-    texts = []
+def written(model, prompts, n_tokens, temperature, seed, stop, tools):
+    """The Reply to each prompt, ids; many are written together."""
+    found = []
     for i in range(0, len(prompts), 128):
-        written = generate.generate(
-            params,
-            cfg,
-            tokenizer,
+        found += generate.generate(
+            *model,
             prompts[i:i + 128],
-            stop=stop,
+            stop={stop},
             max_new_tokens=n_tokens,
             temperature=temperature,
             seed=seed,
+            tools=tools,
         )
-        texts += [sample.reply_text(reply.ids, tokenizer) for reply in written]
-    return texts
+    return found
+
+
+def replies(model, conversations, n_tokens=64, temperature=0.0, seed=0):
+    """What a model replies to each conversation, a list of messages."""
+    tokenizer = model[2]
+    prompts = [sample.render_prompt(messages, tokenizer) for messages in conversations]
+    stop = sample.special(tokenizer, "<|im_end|>")
+    found = written(model, prompts, n_tokens, temperature, seed, stop, tools=True)
+    return [sample.reply_text(reply.ids, tokenizer) for reply in found]
 
 
 def continuations(model, texts, n_tokens, temperature, seed=0):
     """What a model writes after each text, as if it continued a document, up to its end."""
-    params, cfg, tokenizer = model
+    tokenizer = model[2]
     end = tokenizer.eot_token
     prompts = [[end, *tokenizer.encode_ordinary(text)] for text in texts]
     found = []
-    for i in range(0, len(prompts), 128):
-        written = generate.generate(
-            params,
-            cfg,
-            tokenizer,
-            prompts[i:i + 128],
-            stop={end},
-            max_new_tokens=n_tokens,
-            temperature=temperature,
-            seed=seed,
-            tools=False,
-        )
-        for reply in written:
-            ids = [token for token in reply.ids if token != end]
-            found.append(tokenizer.decode(ids))
+    for reply in written(model, prompts, n_tokens, temperature, seed, end, tools=False):
+        ids = [token for token in reply.ids if token != end]
+        found.append(tokenizer.decode(ids))
     return found
 
 
