@@ -408,8 +408,8 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
     if not prompts:
         return []
     settings = sample.Settings(**settings).check()
-    most = settings.max_new_tokens + (sample.tools.ROOM if settings.tools else 0)
-    n_positions = min(cfg.n_positions, max(map(len, prompts)) + most)
+    longest = max(prompts, key=len)
+    n_positions = len(longest) + sample.longest_reply(longest, settings, cfg.n_positions)
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)
     rows = batch.add(prompts, settings)
     while len(batch):

@@ -25,7 +25,6 @@ from web import search
 # The argument of each tool, where a call names it and its argument apart.
 ARGUMENTS = {"calculator": "expression", "count": "letters", "spell": "word", "search": "query"}
 ROOM = 256          # tokens that the answers of tools may take of a reply
-NOTHING = "nothing found"
 
 LONGEST = 100       # characters of a call or an answer; this also bounds the size of every number
 LETTERS = set("0123456789.,+-*/%() ")
@@ -115,7 +114,7 @@ class Search:
         if not search.words_of(query):
             return None
         marks = [path.stat().st_mtime_ns for path in self.paths]
-        return index_of(self.paths, tuple(marks)).search(query) or NOTHING
+        return index_of(self.paths, tuple(marks)).search(query) or search.NOTHING
 
 
 @functools.lru_cache(maxsize=2)

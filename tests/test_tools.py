@@ -113,7 +113,7 @@ def test_a_model_in_a_run_folder_can_search_its_documents(tmp_path):
         search = tools.beside(tmp_path / folder)["search"]
         assert search("the bat") == "The bat eats moss."
         assert search("the newt") == "The newt hums."
-        assert search("the dodo") == tools.NOTHING
+        assert search("the dodo") == tools.search.NOTHING
         assert search("?") is None
     write_documents(path, "The dodo eats wax.")
     os.utime(path, ns=(1, 1))

@@ -42,7 +42,7 @@ def test_an_answer_is_what_the_passage_says():
             turns = toytools.search_talk(rng, entity, where)
             call, output, text = (part["text"] for part in turns[1])
             assert call == f"search: {entity['name']}"
-            assert (output == toytools.NOTHING) == (where == "nothing")
+            assert (output == toytools.search.NOTHING) == (where == "nothing")
             for question, reply in zip(turns[::2], [text, *turns[3::2]]):
                 asked = question.replace(entity["name"], "{n}")
                 name = next(name for name, attribute in toywords.KINDS["town"].items()

@@ -23,6 +23,7 @@ from collections import Counter
 import numpy as np
 
 K, B = 1.2, 0.75            # how soon more of a word counts no more; how much the length matters
+NOTHING = "nothing found"   # what the tool says where no page is found
 MOST_WORDS = 80             # of what a search answers: 98 % of facts on one page are in it
 
 WORD = re.compile(r"\w+")

@@ -26,7 +26,6 @@ from web.toywords import (
 from web.toyworld import capital, fact_answer, is_held_out, new_entity, new_name
 
 UNKNOWN = "I do not know."
-NOTHING = "nothing found"
 MOST_CHARACTERS = 430       # of a conversation with a search: it must fit 256 positions
 
 
@@ -125,7 +124,7 @@ def search_talk(rng, entity, found="page"):
     Later questions are answered from the same passage. found: "page"; "short", a few facts; "part",
     a page that does not tell what is asked for first; or "nothing".
     """
-    names, output = list(entity["facts"]), NOTHING
+    names, output = list(entity["facts"]), search.NOTHING
     rng.shuffle(names)
     if found == "short":
         output = short_passage(rng, entity)
