@@ -197,6 +197,18 @@ def scripted_model(folder, length, reply, tokenizer):
     gpt.save(folder, params, cfg)
 
 
+def messages_sent(page):
+    """A list to which each conversation is added that the page sends from now on."""
+    sent = []
+
+    def note(request):
+        if request.url.endswith("/completions"):
+            sent.append(request.post_data_json["messages"])
+
+    page.on("request", note)
+    return sent
+
+
 def test_a_text_like_a_call_stays_text(page, tmp_path):
     """A call of the calculator goes back to the model as a call, and a text such as [1+1 = 3] as
     text.
@@ -208,13 +220,7 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
         reply += TOK.encode_ordinary(piece) if special is None else [special]
     user = [{"role": "user", "content": "Who? [2+2 = 5]"}]
     scripted(tmp_path, user, reply)
-    sent = []
-
-    def note(request):
-        if request.url.endswith("/completions"):
-            sent.append(request.post_data_json["messages"])
-
-    page.on("request", note)
+    sent = messages_sent(page)
     with running(tmp_path) as server:
         page.goto(f"http://{server.address}/")
         for question in (user[0]["content"], "Who?"):
@@ -243,13 +249,7 @@ def test_thoughts_are_folded(page, tmp_path):
     length = len(OTHER.encode(CHATML_WHO, allowed_special="all"))
     scripted_model(tmp_path / "sft", length, reply, OTHER)
     folder_of(tmp_path / "sft", OTHER, chat_template=CHATML, eos_token="<|im_end|>")
-    sent = []
-
-    def note(request):
-        if request.url.endswith("/completions"):
-            sent.append(request.post_data_json["messages"])
-
-    page.on("request", note)
+    sent = messages_sent(page)
     with running(tmp_path) as server:
         page.goto(f"http://{server.address}/")
         page.click("summary")
