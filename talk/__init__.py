@@ -18,6 +18,7 @@ In the order of the talk:
     guidelines               conversations by people, and by the assistant itself
     hallucination            made-up answers, and refusals for what a model does not know
     searching                a model that may search looks up what it does not know
+    price_of_a_search        a search that costs is made only where it must be
     tools                    a calculator against arithmetic in the head
     reaching_for_the_tool    rewards for right results teach a model to call it
     working_memory           what stands in the context is read, not recollected

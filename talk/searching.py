@@ -3,17 +3,16 @@
 What a model read once is a vague recollection; what stands in front of it is working memory. So the
 talk's second remedy against made-up answers is a tool: the model writes a query, and what was found
 is put into its context. `sft` learns it here from conversations that search for invented names
-(web/toytools.py), never for a name of the pages. The control may not begin a call. Reinforcement
-then pays 1 for a right answer, for a name of no page "I do not know.", less a little for a search.
+(web/toytools.py), never for a name of the pages. The control may not begin a call.
 
 Refuted if facts of one page are not told more often with the search, if names of no page are still
-answered, if well-known facts are refused, or if searches do not become rarer when they cost.
+answered, if well-known facts are refused, or if it searches as often for what it knows.
 
     python -m talk.searching
 """
 
 from talk import plots, results         # before numpy
-from talk.experiment import load, reinforce, share, stage, teach, write
+from talk.experiment import share, stage, teach
 import numpy as np
 
 import sample
@@ -22,16 +21,16 @@ from run import command, disk
 from web import toytools, toyworld
 
 STAGES = ("sft",)
-SECONDS = 260
+SECONDS = 420
 OWN = 0.5                               # so many of sft's own conversations to one with a tool
-STEPS = 250, 350, 30                    # of reading, of the mixture, of reinforcement
-PRICE = 0.1                             # of a search, where a right answer is worth 1
+STEPS = 400, 600                        # of reading, of the mixture
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
     "no page": ([0], False),
     "1 page": ([1], False),
     **{f"{n} pages": ([n], False) for n in (3, 10, 20, 30)},
     "10 pages or more, asked": ([10, 20, 30], True),
 }
+TICKS = ["no", "1", "3", "10", "20", "30", "asked"]     # the same, short
 
 
 def honest(run, file):
@@ -68,7 +67,7 @@ def ask(model, tasks, may_search=True):
     return np.array(found).T
 
 
-def examine(run, model, when):
+def examine(run, model, when="with the search"):
     """Ask each group of questions with the search. Prints a table; returns its numbers."""
     found = {}
     print(f"   {when:26}    right  made up  refused searched")
@@ -80,12 +79,6 @@ def examine(run, model, when):
         for label, values in row.items():
             found[f"{when}: {label} of {name}"] = float(values.mean())
     return found
-
-
-def reward_with_a_price(rollout):
-    """1 for a right answer, less the price of a search."""
-    return [grading.is_correct(task, text) - PRICE * (0 in reply.sampled)
-            for task, text, reply in zip(rollout.tasks, rollout.texts, rollout.replies)]
 
 
 def rows_of(run, name):
@@ -109,7 +102,7 @@ def taught(run, seed):
 
 
 def experiment(run, seed):
-    """Recollect and search; then reinforce at a price."""
+    """Recollect and search."""
     model, found = taught(run, seed), {}
     for name in ("1 page", "3 pages"):
         tasks = tasks_of(run, name, "facts_test")
@@ -119,28 +112,22 @@ def experiment(run, seed):
     known = [task for n in (10, 20, 30) for task in tasks_of(run, f"{n} pages", "facts_test")]
     _, refused, _ = ask(model, known)
     found["refused"] = share("10 pages or more, never asked: refused", refused.sum(), len(known))
-    found |= examine(run, model, "before")
-    start = stage("searching/taught", seed)
-    held_out = write(run, "searching/held_out", seed, tasks_of(run, "20 pages"))
-    path = write(run, "searching/questions", seed, honest(run, "probe_train"))
-    reinforce(run, "searching/priced", reward_with_a_price, seed, start, path, held_out,
-              steps=STEPS[2], lr=3e-4, prompts=32, group=8)
-    return found | examine(run, load(run, "searching/priced", seed), "at a price")
+    return found | examine(run, model)
 
 
 def plot(figure, found):
-    """Right answers with the search and without; how often it searches, by pages."""
+    """Right answers with the search and without; what it does with it, by pages."""
     bars, curves = figure.subplots(1, 2, width_ratios=(2, 3))
-    few, groups = ["1 page", "3 pages"], list(GROUPS)
+    few = ["1 page", "3 pages"]
     series = {way: [f"{way}: {name}" for name in few] for way in ("recollected", "searched")}
     plots.bars(bars, found, series, few)
     bars.set_ylabel("right answers (%)")
-    for i, when in enumerate(("before", "at a price")):
-        labels = [f"{when}: searched of {name}" for name in groups]
-        plots.curve(curves, found, labels, range(len(groups)), when, i, 100)
-    curves.set_xticks(range(len(groups)), ["no", "1", "3", "10", "20", "30", "asked"])
-    curves.set(xlabel="pages; asked: of ten or more", ylabel="searched (%)", ylim=(-2, 102))
-    curves.legend(loc="lower left")
+    for i, label in enumerate(("searched", "right", "made up", "refused")):
+        labels = [f"with the search: {label} of {name}" for name in GROUPS]
+        plots.curve(curves, found, labels, range(len(GROUPS)), label, i, 100)
+    curves.set_xticks(range(len(GROUPS)), TICKS)
+    curves.set(xlabel="pages; asked: of ten or more", ylabel="questions (%)", ylim=(-2, 102))
+    curves.legend(loc="center left")
     head, tool = (plots.mean(found, f"{way}: 1 page") for way in ("recollected", "searched"))
     plots.title(figure, f"Facts of one page: {head:.0%} recollected, {tool:.0%} searched")
 
