@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,17 @@ def test_encode_without_endoftext(tmp_path):
         Tokenizer.characters("abc\n").save(tmp_path / name)
     assert run_bpe(["encode", "--run", str(tmp_path), "--input", str(tmp_path / "a.txt")]) == 0
     assert read_tokens(tmp_path, "train")[1][:8].tolist() == [1, 2, 3, 1, 2, 3, 0, 1]
+
+
+def test_an_id_that_is_null_is_none(tmp_path):
+    """Such documents do not all come to one side."""
+    documents = [{"text": f"text {i}"} for i in range(40)]
+    sides = []
+    for name, more in (("a.jsonl", {}), ("b.jsonl", {"id": None})):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(document | more) + "\n" for document in documents))
+        sides.append([split for split, _ in shards.read_documents(path, 50)])
+    assert sides[0] == sides[1] and {"train", "val"} == set(sides[0])
 
 
 @pytest.mark.parametrize("command", ["train", "encode"])

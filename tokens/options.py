@@ -59,7 +59,7 @@ def parse_args(argv, description):
 def add_reading(option):
     """The options of the commands that read documents. option: a parser's add_argument."""
     option("--input", type=Path, nargs="+", metavar="FILE",
-           help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
+           help=".txt, .jsonl, .jsonl.gz or .parquet files (default: those in RUN/docs)")
     option("--workers", type=int, default=os.cpu_count(), metavar="N",
            help="processes (default: %(default)s, one for each CPU)")
 

@@ -13,14 +13,11 @@ llm.c does not read words 3 to 5. In the shards of other programs they are zero.
 """
 
 import functools
-import gzip
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from run import disk, progress, runs
+from run import disk, parquet, progress, runs
 from tokens.added import well_formed
 from tokens.pieces import batches_of
 from tokens.trainer import in_processes
@@ -121,50 +118,51 @@ def check_ids(ids, n_vocab, path=None):
 def input_files(run, files=None):
     """The files of documents: those that are given, else all in RUN/docs."""
     docs = run / "docs"
-    if not files:
-        runs.check_settled(docs / ".new" / "shards", f"python data.py --run {run}")
-        files = sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
-    if not files:
+    if files:
+        return files
+    runs.check_settled(docs / ".new" / "shards", f"python data.py --run {run}")
+    files = sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
+    tables = sorted(docs.glob("*.parquet"))
+    if files and tables:
+        raise ValueError(f"{docs}: has {files[0].name} and {tables[0].name}, which may be the same "
+                         "documents; move one kind away, or name the files with --input")
+    if not files and not tables:
         raise FileNotFoundError(f"{docs}: no documents; make them with: python data.py --run {run}")
-    return files
+    return files or tables
 
 
 def read_documents(path, val_percent=0):
-    """Yield ("train" or "val", text) for each document of a .txt, .jsonl or .jsonl.gz file.
+    """Yield ("train" or "val", text) for each document of a file of any kind.
 
-    Each line of jsonl is a document. The SHA-256 of its id, or of its text if it has no id, decides
-    whether it is for validation. So it stays on its side whatever other documents are there.
-    A .txt file is one document. Its last val_percent, from the start of a line, are for validation.
+    .parquet, .jsonl and .jsonl.gz: the SHA-256 of a document's id, or of its text if it has no id,
+    decides whether it is for validation. So it stays on its side whatever other documents are
+    there. A .txt file is one document: its last val_percent, from the start of a line, are for
+    validation.
     """
     print(f"bpe.py: reading {path}", file=sys.stderr)
-    n = 0
+    if path.suffix == ".txt":
+        yield from halves_of(path, val_percent)
+        return
+    for document in parquet.documents(path, ("text", "id")):
+        text = well_formed(document["text"])
+        name = document.get("id")
+        key = text if name is None else well_formed(str(name))
+        percent = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big") % 100
+        yield "val" if percent < val_percent else "train", text
+
+
+def halves_of(path, val_percent):
+    """read_documents of a .txt file."""
     try:
-        if path.suffix == ".txt":
-            text = path.read_bytes().decode("utf-8")
-            end = len(text) * (100 - val_percent) // 100
-            if val_percent:
-                end = text.rfind("\n", 0, end) + 1 or end
-            for split, half in (("train", text[:end]), ("val", text[end:])):
-                if half:
-                    yield split, half
-            return
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            for n, line in enumerate(file, 1):
-                if not line.isspace():
-                    yield read_line(line, val_percent)
-    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
-
-
-def read_line(line, val_percent):
-    """A line of jsonl -> ("train" or "val", text)."""
-    document = json.loads(line)
-    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
-        raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
-    text = well_formed(document["text"])
-    key = well_formed(str(document.get("id", text))).encode("utf-8")
-    percent = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
-    return "val" if percent < val_percent else "train", text
+        text = path.read_bytes().decode("utf-8")
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    end = len(text) * (100 - val_percent) // 100
+    if val_percent:
+        end = text.rfind("\n", 0, end) + 1 or end
+    for split, half in (("train", text[:end]), ("val", text[end:])):
+        if half:
+            yield split, half
 
 
 # ---- all documents of a run ----------------------------------------------------------------------
