@@ -4,4 +4,5 @@
     runs            files that belong together, locks, the stages of make
     command         how a command ends, and what of its output a terminal may see
     progress        a line of progress that the next one replaces
+    tasks           tasks on many machines that share the work of one command
 """
