@@ -13,20 +13,24 @@ No clock and no time of a file decides anything. How a command is written for ta
 
     task = tasks.chosen(args.task)          --task, else mpirun's or srun's number, else ALONE
     with tasks.locked(folder, "bpe.py", task):
-        phases = tasks.Phases(work, task, NAMES, made_of, args.phase)
+        phases = tasks.Phases(folder / ".new", task, NAMES, made_of, args.phase)
         phases.run("count", count)          # calls count() unless this task has completed it
         phases.run("merge", merge)          # task 0 alone
         phases.run("encode", encode)
+        if phases.is_complete():
+            phases.finish()
 
-`work` is a folder for unfinished work, made_of is a dict of all that decides the result but the
-number of tasks. In count(), a task takes task.share(files): files i, i+n, ... It may be killed
-anywhere and is then called again. So it writes each result whole (run/disk.py), under a name that
-depends on the file and not on the task, and leaves out what is there. Then the result is the same
-for any number of tasks, and a task that runs twice at once does no harm. One task takes the same
-way, and never waits.
+made_of is a dict of all that decides the result but the number of tasks; phases.folder is for the
+files of this work. In count(), a task takes task.share(files): files i, i+n, ... It may be killed
+anywhere and is then called again. So it writes each result whole (run/disk.py) into phases.folder,
+under a name that depends on the file and not on the task, and leaves out what is there. Then the
+result is the same for any number of tasks, and a task that runs twice at once does no harm. One
+task takes the same way, and never waits.
 """
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import re
@@ -146,75 +150,85 @@ def check_options(parser, args, names):
 # ---------------------------------------------------------------------------------- the phases
 
 
+@contextlib.contextmanager
 def locked(folder, name, task):
-    """runs.locked for one task: it keeps the same task out, and lets the others in."""
-    if task.of > 1:
-        name = f"{name}-task-{task.index}-of-{task.of}"
-    return runs.locked(folder, name)
+    """runs.locked for one task: it keeps the same task out, and lets the others in.
+
+    The locks of several tasks stand in a folder of their own. In its folder, runs.locked removes
+    temporary files whose processes do not run here; those of a task may run on another machine.
+    """
+    if task == ALONE:
+        with runs.locked(folder, name):
+            yield
+        return
+    locks = Path(folder) / ".tasks"
+    try:
+        with runs.locked(locks, f"{name}-task-{task.index}-of-{task.of}"):
+            yield
+    finally:
+        with contextlib.suppress(OSError):          # the locks of others are in it
+            locks.rmdir()
 
 
 class Phases:
     """The phases of a command's work, as one task sees them.
 
-    folder: made if it is missing. names: {phase: ALL or FIRST}, in their order. made_of: what the
-    result depends on, a dict for JSON. only: the one phase to do, instead of all.
-    ValueError if the folder holds unfinished work of another number of tasks, or made of something
-    else. One task alone clears such work of its own away; several cannot agree on it.
+    place: the folder of unfinished work. names: {phase: ALL or FIRST}, in their order. made_of:
+    what the result depends on, a dict for JSON. only: the one phase to do, instead of all.
+
+    self.folder is the folder in `place` for all files of this work; its name is a hash of made_of.
+    So work that was begun with other options is not gone on with. finish() removes it.
+    ValueError if another number of tasks has begun this work and not completed it.
     """
 
-    def __init__(self, folder, task, names, made_of, only=None):
-        self.folder, self.task, self.names, self.only = Path(folder), task, names, only
-        self.marks = self.folder / "done"
-        text = json.dumps({"tasks": task.of, **made_of}, indent=1) + "\n"
-        self.record, self.text = self.folder / "tasks.json", text
-        before = self.begun_with()
-        if task == ALONE and before != text and (not before or json.loads(before)["tasks"] == 1):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            before = None
-        if not before:
+    def __init__(self, place, task, names, made_of, only=None):
+        text = json.dumps(made_of, sort_keys=True)
+        self.place, self.task, self.names, self.only = Path(place), task, names, only
+        self.folder = self.place / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.marks, self.record = self.folder / "done", self.folder / "tasks.json"
+        if task == ALONE:
+            self.clear()
+        if begun_by(self.folder) is None:
             self.marks.mkdir(parents=True, exist_ok=True)
-            disk.write_text(self.record, text)
+            disk.write_text(self.record, json.dumps({"tasks": task.of, **made_of}, indent=1) + "\n")
         self.check_folder()
 
-    def begun_with(self):
-        """The text of the folder's record, or None if there is no work in the folder."""
-        try:
-            text = self.record.read_text(encoding="utf-8")
-            json.loads(text)["tasks"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.record}: damaged; {self.remove_it()}") from None
-        return text
+    def clear(self):
+        """Remove what one task need not go on with: all but this work, and that of several tasks.
 
-    def remove_it(self):
-        """What to do about work that cannot be gone on with."""
-        return f"to begin anew, end all tasks and remove it: rm -r {shlex.quote(str(self.folder))}"
+        Work that several tasks have completed goes too, since one task is asked to make it anew.
+        """
+        for path in self.place.iterdir() if self.place.exists() else ():
+            n = begun_by(path)
+            if n is None or (n == 1 and path != self.folder) or (n > 1 and self.is_complete(path)):
+                remove(path)
+
+    def missing(self, name, folder=None):
+        """The numbers of the tasks that have not completed a phase yet."""
+        folder = folder or self.folder
+        n = begun_by(folder)
+        needed = range(n if self.names[name] == ALL else 1)
+        there = set(os.listdir(folder / "done"))
+        return [i for i in needed if f"{name}.{i}-of-{n}" not in there]
+
+    def is_complete(self, folder=None):
+        """Whether all tasks have completed all phases."""
+        return not any(self.missing(name, folder) for name in self.names)
 
     def check_folder(self):
-        """ValueError unless the folder is still that of these tasks and this work."""
-        before = self.begun_with()
-        if before is None:
-            raise ValueError(f"{self.folder}: was removed while task {self.task} was at work")
-        if before == self.text:
-            return
-        n = json.loads(before)["tasks"]
-        if n != self.task.of:
+        """ValueError unless the folder is still there and that of this number of tasks.
+
+        Work that another number of tasks has completed is complete.
+        """
+        n = begun_by(self.folder)
+        if n is None:
+            raise ValueError(f"{self.folder}: was removed while task {self.task} was at work; "
+                             f"unless another run replaces this one, start all tasks again")
+        if n != self.task.of and not self.is_complete():
             raise ValueError(
-                f"{self.folder}: begun by tasks 0/{n} to {n - 1}/{n}, and this is task {self.task};"
-                f" go on with --task I/{n}; {self.remove_it()}")
-        raise ValueError(f"{self.folder}: begun with other input, options or program than "
-                         f"task {self.task} has; {self.remove_it()}")
-
-    def mark(self, name, index):
-        """The empty file that says that a task has completed a phase."""
-        return self.marks / f"{name}.{index}-of-{self.task.of}"
-
-    def missing(self, name):
-        """The numbers of the tasks that have not completed a phase yet."""
-        there = set(os.listdir(self.marks))
-        needed = range(self.task.of if self.names[name] == ALL else 1)
-        return [i for i in needed if self.mark(name, i).name not in there]
+                f"{self.folder}: begun by {n} tasks, and this is task {self.task}; go on with "
+                f"--task 0/{n} and so on, or, to begin anew, end all tasks and remove it: "
+                f"rm -r {shlex.quote(str(self.folder))}")
 
     def run(self, name, work):
         """Do this task's part of a phase, work(), unless it is done. First wait for the last phase.
@@ -233,7 +247,7 @@ class Phases:
         self.check_folder()
         work()
         self.check_folder()
-        disk.write_text(self.mark(name, self.task.index), "")
+        disk.write_text(self.marks / f"{name}.{self.task}".replace("/", "-of-"), "")
         return True
 
     def wait_for(self, name):
@@ -256,9 +270,37 @@ class Phases:
         if shown:
             print(file=sys.stderr)
 
-    def is_complete(self, name):
-        """Whether all tasks have completed a phase."""
-        return not self.missing(name)
+    def finish(self):
+        """Remove the files of complete work, and what is left of other work in `place`.
+
+        What several tasks have done stays marked, so that a task that is started again does
+        nothing. For one task alone nothing stays.
+        """
+        if self.task == ALONE:
+            remove(self.place)
+            return
+        for path in self.place.iterdir():
+            if path != self.folder:
+                remove(path)
+        for path in self.folder.iterdir():
+            if path not in (self.marks, self.record):
+                remove(path)
+
+
+def begun_by(folder):
+    """How many tasks share the work of a folder; None if it holds no work."""
+    try:
+        return int(disk.read_json(Path(folder) / "tasks.json")["tasks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove(path):
+    """Remove a file or a folder with all that is in it, or what is left of them."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def in_words(missing, n):

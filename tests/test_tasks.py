@@ -163,25 +163,55 @@ def test_one_phase_alone_does_not_wait(tmp_path):
 
 
 def test_another_number_of_tasks_is_refused(tmp_path):
-    phases(tmp_path / "w", TWO[0])
+    folder = phases(tmp_path / "w", TWO[0]).folder
     for task in (tasks.ALONE, tasks.Task(0, 3)):
-        with pytest.raises(ValueError, match=r"begun by tasks 0/2 to 1/2, .* rm -r .*/w"):
+        with pytest.raises(ValueError, match=f"begun by 2 tasks, .* rm -r {folder}"):
             phases(tmp_path / "w", task)
     phases(tmp_path / "w", TWO[1])
     phases(tmp_path / "v", tasks.ALONE)
-    with pytest.raises(ValueError, match="begun by tasks 0/1 to 0/1"):
+    with pytest.raises(ValueError, match="begun by 1 tasks, and this is task 0/2"):
         phases(tmp_path / "v", TWO[0])
 
 
-def test_other_work_is_refused_and_one_task_begins_anew(tmp_path):
-    phases(tmp_path / "w", TWO[0], seed=1)
-    with pytest.raises(ValueError, match="begun with other input, options or program"):
-        phases(tmp_path / "w", TWO[1], seed=2)
+def test_work_that_is_complete_is_done_for_any_number_of_tasks_but_one(tmp_path):
     log = []
-    do_all(tmp_path / "v", tasks.ALONE, log, seed=1)
-    (tmp_path / "v" / "half").write_text("made with seed 1")
-    do_all(tmp_path / "v", tasks.ALONE, log, seed=2)
-    assert len(log) == 6 and not (tmp_path / "v" / "half").exists()
+    for _ in range(2):
+        for only in NAMES:
+            for task in TWO:
+                do_all(tmp_path / "w", task, log, only=only)
+        phases(tmp_path / "w", TWO[0]).finish()
+    assert len(log) == 5
+    do_all(tmp_path / "w", tasks.Task(1, 3), log)
+    assert len(log) == 5
+    do_all(tmp_path / "w", tasks.ALONE, log)
+    assert len(log) == 8
+
+
+def test_what_is_made_of_something_else_is_begun_anew(tmp_path):
+    log, place = [], tmp_path / "w"
+    first = phases(place, tasks.ALONE, seed=1)
+    first.run("read", lambda: (first.folder / "half").write_text("made with seed 1"))
+    do_all(place, TWO[0], log, only="read", seed=2)
+    (place / "junk").write_text("of another program")
+    do_all(place, tasks.ALONE, log, seed=3)
+    assert log == [("read", 0)] + [(name, 0) for name in NAMES]
+    assert not first.folder.exists() and not (place / "junk").exists()
+    do_all(place, TWO[1], log, only="read", seed=2)         # not cleared away by one task alone
+    third = phases(place, tasks.ALONE, seed=3)
+    third.finish()
+    assert not place.exists()
+
+
+def test_finish_keeps_the_marks_of_several_tasks(tmp_path):
+    place = tmp_path / "w"
+    other, work = phases(place, TWO[0], seed=1), phases(place, TWO[0], seed=2)
+    (work.folder / "texts").mkdir()
+    (work.folder / "texts" / "0").write_text("much")
+    work.run("read", lambda: None)
+    work.finish()
+    assert not other.folder.exists()
+    found = [path.relative_to(work.folder).as_posix() for path in work.folder.rglob("*")]
+    assert sorted(found) == ["done", "done/read.0-of-2", "tasks.json"]
 
 
 def test_two_numbers_of_tasks_at_once_are_noticed(tmp_path):
@@ -189,15 +219,17 @@ def test_two_numbers_of_tasks_at_once_are_noticed(tmp_path):
     work = phases(tmp_path / "w", TWO[0])
     other = json.loads(work.record.read_text()) | {"tasks": 3}
     work.record.write_text(json.dumps(other))
-    with pytest.raises(ValueError, match="begun by tasks 0/3"):
+    with pytest.raises(ValueError, match="begun by 3 tasks"):
         work.run("read", lambda: pytest.fail("it goes on"))
 
 
 def test_a_record_that_is_damaged_or_gone(tmp_path):
+    log = []
+    do_all(tmp_path / "w", TWO[0], log, only="read")
     work = phases(tmp_path / "w", TWO[0])
     work.record.write_text('{"tas')
-    with pytest.raises(ValueError, match="tasks.json: damaged; to begin anew"):
-        phases(tmp_path / "w", TWO[1])
+    do_all(tmp_path / "w", TWO[1], log, only="read")
+    assert work.missing("read") == []
     work.record.unlink()
     with pytest.raises(ValueError, match="was removed while task 0/2 was at work"):
         work.check_folder()
@@ -219,6 +251,7 @@ def test_a_task_is_kept_out_of_its_own_work_only(tmp_path):
         with pytest.raises(ValueError, match="another x.py-task-1-of-2 is writing there"):
             with tasks.locked(tmp_path, "x.py", TWO[1]):
                 pass
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------- processes, kills, the script
@@ -236,17 +269,17 @@ numbers = list(range(40))
 
 def read():
     for n in task.share(numbers):
-        path = folder / "work" / f"{n}.txt"
+        path = phases.folder / f"{n}.txt"
         if not path.exists():
             time.sleep(0.05)
             disk.write_text(path, f"{n * n}\\n")
 
 def join():
-    texts = [(folder / "work" / f"{n}.txt").read_text() for n in numbers]
+    texts = [(phases.folder / f"{n}.txt").read_text() for n in numbers]
     disk.write_text(folder / "squares.txt", "".join(texts))
 
 with tasks.locked(folder, "squares", task):
-    phases = tasks.Phases(folder / "work", task, names, {}, args.get("--phase"))
+    phases = tasks.Phases(folder / ".new", task, names, {}, args.get("--phase"))
     phases.run("read", read)
     phases.run("join", join)
 """
