@@ -1592,6 +1592,22 @@ FAULTS = [
           "                    doc[\"trail\"][-1][2] = 0",
           "                    doc[\"trail\"][-1][1] = 0",
           "tests/test_pipeline.py::test_pipeline_end_to_end"),
+    # -------------------------------------------------------------------------------- run/tasks.py
+    Fault("only-task-0-is-waited-for", "run/tasks.py",
+          "range(n if self.names[name] == ALL else 1)",
+          "range(1)",
+          "tests/test_tasks.py::test_a_phase_that_failed_is_done_again"),
+    Fault("a-phase-is-marked-before-its-work", "run/tasks.py",
+          "        work()\n        self.check_folder()\n"
+          "        disk.write_text(self.marks /",
+          "        mark = f\"{name}.{self.task}\".replace(\"/\", \"-of-\")\n"
+          "        disk.write_text(self.marks / mark, \"\")\n"
+          "        work()\n        disk.write_text(self.marks /",
+          "tests/test_tasks.py::test_a_phase_that_failed_is_done_again"),
+    Fault("another-number-of-tasks-goes-on", "run/tasks.py",
+          "        if n != self.task.of and",
+          "        if n < self.task.of and",
+          "tests/test_tasks.py::test_another_number_of_tasks_is_refused"),
     # -------------------------------------------------------- web/toybooks.py and talk/, in context
     Fault("passage-in-every-wording", "web/toybooks.py",
           "        *statements, last = KINDS[entity[\"kind\"]][name].statements\n",
