@@ -30,6 +30,7 @@ FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords 
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
                "--on-mismatch --chat-format")
+TASKS = "--task --phase --slurm"
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay {ADAPTER}",
@@ -46,11 +47,14 @@ COMMANDS = {
     "align.py eval": "--run --samples --chat-format",
     "align.py eval --samples 2": "--run --samples --seed --chat-format",
     "align.py arena": "--run --seed --chat-format",
-    "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern",
-    "bpe.py encode": "--run --input --workers --shard-tokens --val-percent --vocab",
-    "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab",
+    "bpe.py train": f"--run --input --workers --ties --min-frequency --vocab-size --pattern {TASKS}",
+    "bpe.py train --slurm 2": "--run --input --workers --ties --min-frequency --vocab-size "
+                              "--pattern --slurm",
+    "bpe.py encode": f"--run --input --workers --shard-tokens --val-percent --vocab {TASKS}",
+    "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab "
+                                    f"{TASKS}",
     "bpe.py encode --vocab cl100k_base": "--run --input --workers --shard-tokens --val-percent "
-                                         "--vocab --ranks",
+                                         f"--vocab --ranks {TASKS}",
     "bpe.py decode 1": "--run --vocab",
     "bpe.py decode 1 --vocab v.json": "--vocab",
     "bpe.py decode 1 --vocab cl100k_base": "--vocab --ranks",
