@@ -1,4 +1,4 @@
-"""tokens/by_tasks.py: several tasks make the same tokenizer and shards as one, whoever is killed."""
+"""tokens/by_tasks.py: several tasks make what one task makes, also when some are killed."""
 
 import os
 import random
@@ -204,6 +204,16 @@ def test_counts_in_a_file(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="000000.npz: damaged .*; to begin anew, end all task"):
             by_tasks.load_counts(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system has no such files")
+def test_a_pipe_is_read_once(tmp_path):
+    """bpe.py train --input <(zcat a.jsonl.gz): only its name can be known beforehand."""
+    lines = b'{"text": "hello hello"}\n' * 9
+    for _ in range(2):
+        done = subprocess.run(command(tmp_path, TRAIN, "--input", "/dev/stdin"), input=lines,
+                              capture_output=True)
+        assert done.returncode == 0 and b"of 136 merges" in done.stderr, done.stderr
 
 
 def test_a_script_for_slurm(tmp_path, capsys):

@@ -47,7 +47,8 @@ COMMANDS = {
     "align.py eval": "--run --samples --chat-format",
     "align.py eval --samples 2": "--run --samples --seed --chat-format",
     "align.py arena": "--run --seed --chat-format",
-    "bpe.py train": f"--run --input --workers --ties --min-frequency --vocab-size --pattern {TASKS}",
+    "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern "
+                    f"{TASKS}",
     "bpe.py train --slurm 2": "--run --input --workers --ties --min-frequency --vocab-size "
                               "--pattern --slurm",
     "bpe.py encode": f"--run --input --workers --shard-tokens --val-percent --vocab {TASKS}",

@@ -20,6 +20,7 @@ from web import pipeline
 
 needs_pyarrow = pytest.mark.skipif(
     not importlib.util.find_spec("pyarrow"), reason="pyarrow is not installed")
+WORDS = "the sea naïve 안녕 \n\x00 👩\u200d🚀".split(" ")
 GOOD = b'{"text": "hello hello"}\n'
 
 
@@ -29,7 +30,7 @@ def some_documents(n=30):
     found = []
     for i in range(n):
         found.append({
-            "text": " ".join(rng.choices("the sea naïve 안녕 \n\x00 👩\u200d🚀".split(" "), k=9 * i)),
+            "text": " ".join(rng.choices(WORDS, k=9 * i)),
             "id": f"<urn:uuid:{i}>",
             "dump": "CC-MAIN-2024-10",
             "url": None if i % 7 == 3 else f"http://a.example/{i}",

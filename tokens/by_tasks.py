@@ -22,6 +22,7 @@ import functools
 import hashlib
 import itertools
 import json
+import secrets
 import shlex
 import shutil
 import sys
@@ -64,12 +65,14 @@ def phases_of(command, folder, files, settings, task, only=None):
     with tasks.locked(folder, f"bpe.py {command}", task), disk.naming(folder):
         begin = functools.partial(tasks.Phases, place, task, PHASES[command], made_of, only)
         phases = begin()
-        changed = changed_files(phases, files)
-        if changed and task == tasks.ALONE:
+        digests = {str(path): digest_of(path) for path in task.share(files)}
+        before = digests_of_begin(phases, digests)
+        if before != digests and task == tasks.ALONE:
             tasks.remove(phases.folder)
             phases = begin()
-            changed = changed_files(phases, files)
-        if changed:
+            digests_of_begin(phases, digests)
+        elif before != digests:
+            changed = [name for name in digests if before.get(name) != digests[name]]
             raise ValueError(f"{changed[0]}: has changed since task {task} began; "
                              f"{again(phases.folder)}")
         try:
@@ -91,18 +94,20 @@ def program():
     return digest.hexdigest()
 
 
-def changed_files(phases, files):
-    """The files of this task whose contents are not those of the time when it first began.
+def digest_of(path):
+    """The SHA-256 of a file. A pipe can be read only once, and is never the same as before."""
+    return runs.sha256_of(path) if path.is_file() else secrets.token_hex()
 
-    Their digests of that time stand among the marks. Each task reads its own files only.
+
+def digests_of_begin(phases, digests):
+    """{file: digest} of the files of this task when it first began, which may be now.
+
+    They stand among the marks. Each task reads its own files only.
     """
-    mine = phases.task.share(files)
-    now = [runs.sha256_of(path) for path in mine]
     path = phases.marks / f"files-of-{phases.task.index}.json"
     if not path.exists():
-        disk.write_text(path, json.dumps({"sha256": now}))
-    before = disk.read_json(path)["sha256"]
-    return [path for path, old, new in zip(mine, before, now) if old != new]
+        disk.write_text(path, json.dumps(digests))
+    return disk.read_json(path)
 
 
 def again(folder):
