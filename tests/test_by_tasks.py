@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
@@ -45,6 +47,21 @@ def one_task(request, tmp_path_factory):
     assert len(made) == len(list(run.rglob("*.bin"))) + 3 > 15
     assert not [path for path in run.rglob(".*")]
     return request.param, made
+
+
+def test_the_shards_are_the_ids_of_all_documents_in_order(tmp_path, trained):
+    trained.save(tmp_path / "tokenizer.json")
+    trained.save(tmp_path / "tokenizer.tiktoken")
+    _, *inputs = seven_files(tmp_path)
+    expected = {"train": [], "val": []}
+    for path in inputs:
+        for split, text in shards.read_documents(Path(path), 20):
+            expected[split] += [trained.eot_token, *trained.encode_ordinary(text)]
+    assert run_bpe([*ENCODE, "--run", str(tmp_path), "--input", *inputs]) == 0
+    for split, ids in expected.items():
+        found = [shards.open_shard(path) for path in sorted(tmp_path.glob(f"tokens/{split}_*"))]
+        assert np.concatenate(found).tolist() == ids
+        assert {len(shard) for shard in found[:-1]} == {700}
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 9])

@@ -66,8 +66,8 @@ def add_reading(option):
     option("--input", type=Path, nargs="+", metavar="FILE",
            help=".txt, .jsonl, .jsonl.gz or .parquet files (default: those in RUN/docs)")
     option("--workers", type=int, default=tasks.workers_here(), metavar="N",
-           help="processes (default: %(default)s, one for each CPU, divided by the tasks that mpirun "
-           "has started here)")
+           help="processes (default: %(default)s, the CPUs over the tasks that mpirun has started "
+           "here)")
 
 
 def add_vocabulary(option, nargs=None):
