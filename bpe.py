@@ -33,6 +33,7 @@ fast and read other people's files.
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
+    python bpe.py encode --task 0/2 --run out/demo      one of two machines (tokens/by_tasks.py)
     python bpe.py show "hello world" --steps --run out/demo     with the tokenizer that train made
 
 Left out: tokenizers that are not byte-level BPE. `load` refuses them by name.

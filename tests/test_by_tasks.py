@@ -195,6 +195,10 @@ def test_a_finished_task_that_is_started_again_does_nothing(two_tasks, monkeypat
     capsys.readouterr()
     assert run_bpe([*words, "--task", "1/2"]) == 0
     assert "task 1/2 has done its part, and all of the work is complete" in capsys.readouterr().out
+    for path in (run / "tokens").glob("*.bin"):
+        path.unlink()
+    assert run_bpe([*words, "--task", "0/2"]) == 2
+    assert "made is no longer there; to begin anew, end all tasks and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, message", [

@@ -65,14 +65,15 @@ def phases_of(command, folder, files, settings, task, only=None):
     with tasks.locked(folder, f"bpe.py {command}", task), disk.naming(folder):
         begin = functools.partial(tasks.Phases, place, task, PHASES[command], made_of, only)
         phases = begin()
-        digests = {str(path): digest_of(path) for path in task.share(files)}
+        mine = task.share(files)
+        digests = [digest_of(path) for path in mine]
         before = digests_of_begin(phases, digests)
         if before != digests and task == tasks.ALONE:
             tasks.remove(phases.folder)
             phases = begin()
             digests_of_begin(phases, digests)
         elif before != digests:
-            changed = [name for name in digests if before.get(name) != digests[name]]
+            changed = [path for path, old, new in zip(mine, before, digests) if old != new]
             raise ValueError(f"{changed[0]}: has changed since task {task} began; "
                              f"{again(phases.folder)}")
         try:
@@ -100,14 +101,14 @@ def digest_of(path):
 
 
 def digests_of_begin(phases, digests):
-    """{file: digest} of the files of this task when it first began, which may be now.
+    """The digests that the files of this task had when it first began, which may be now.
 
     They stand among the marks. Each task reads its own files only.
     """
     path = phases.marks / f"files-of-{phases.task.index}.json"
     if not path.exists():
-        disk.write_text(path, json.dumps(digests))
-    return disk.read_json(path)
+        disk.write_text(path, json.dumps({"sha256": digests}))
+    return disk.read_json(path)["sha256"]
 
 
 def again(folder):
@@ -134,18 +135,17 @@ def train_run(learn, files, args):
     task, made = tasks.chosen(args.task), []
 
     def count():
+        if args.ties != "minbpe":
+            count_files(task.share(files), phases.folder / f"{task.index}.npz", args)
+            return
         # Of equal pairs minbpe takes the one that comes first. So the pieces have to be added up in
-        # the order of the corpus, file by file. For the others, the order does not matter.
-        mine = task.share(list(enumerate(files)))
-        for group in [[item] for item in mine] if args.ties == "minbpe" else [mine]:
-            if group:
-                number, _ = group[0]
-                path = phases.folder / f"{number:06d}.npz"
-                count_files([path for _, path in group], path, args)
+        # the order of the corpus, file by file.
+        for number, file in task.share(list(enumerate(files))):
+            count_files([file], phases.folder / f"{number}.npz", args)
 
     def merge():
         counts = Counter()
-        for path in sorted(phases.folder.glob("*.npz")):
+        for path in sorted(phases.folder.glob("*.npz"), key=lambda path: int(path.stem)):
             counts.update(load_counts(path))        # new pieces come behind the known ones
         made.append(learn(counts))
         made[0].save(args.run / "tokenizer.tiktoken")
@@ -154,7 +154,7 @@ def train_run(learn, files, args):
     with phases_of("train", args.run, files, settings, task, args.phase) as phases:
         phases.run("count", count)
         phases.run("merge", merge)
-        finish(phases)
+        finish(phases, [args.run / "tokenizer.json"])
     return made[0] if made else None
 
 
@@ -216,7 +216,7 @@ def encode_run(files, tokenizer, args):
         phases.run("encode", lambda: encode_files(phases, files, tokenizer, args))
         phases.run("cut", cut)
         phases.run("publish", publish)
-        finish(phases)
+        finish(phases, folder.glob("*.bin"))
     return counts or None
 
 
@@ -359,12 +359,19 @@ def publish_shards(made, folder):
     runs.publish(new, folder, "train_000000.bin", old)
 
 
-def finish(phases):
-    """Clear away what is no longer needed, or say that this task has done its part."""
-    task = phases.task
-    if task.index == 0 and phases.is_complete():
+def finish(phases, products):
+    """Clear away what complete work no longer needs, and say what is complete.
+
+    products: files of which one at least must be there then. ValueError if somebody has deleted
+    them since several tasks made them.
+    """
+    task, folder = phases.task, phases.folder
+    missing = [name for name in phases.names if phases.missing(name)]
+    if not missing and not any(path.exists() for path in products):
+        raise ValueError(f"{folder}: says that all tasks have done their work, but what they made "
+                         f"is no longer there; {again(folder)}")
+    if not missing and task.index == 0:
         phases.finish()
-    if task != tasks.ALONE:
-        missing = [name for name in phases.names if phases.missing(name)]
+    if task != tasks.ALONE or missing:
         then = f"; next: {missing[0]}" if missing else ", and all of the work is complete"
         print(f"task {task} has done its part{then}")
