@@ -114,13 +114,14 @@ def workers_here(environ=os.environ):
 
 
 def add_options(parser, names):
-    """Add --task, --phase and --slurm to a command. names: its phases, see Phases."""
+    """Add --task, --slurm and, if there are several phases, --phase. names: see Phases."""
     add = parser.add_argument_group("many machines").add_argument
     add("--task", type=of_option, metavar="I/N",
         help="do part I, from 0, of N; all parts use one folder (default: what mpirun or srun "
              "says, else 0/1)")
-    add("--phase", choices=list(names),
-        help="do this phase and end (default: all, with waiting for the other tasks)")
+    if len(names) > 1:
+        add("--phase", choices=list(names),
+            help="do this phase and end (default: all, with waiting for the other tasks)")
     add("--slurm", type=int, metavar="N", help="print a script for N tasks under Slurm, and end")
 
 
@@ -134,17 +135,17 @@ def of_option(text):
 
 def check_options(parser, args, names):
     """End with an error if --task, --phase and --slurm do not go together."""
+    task, phase = args.task, getattr(args, "phase", None)
     if args.slurm is not None:
         if not 1 <= args.slurm <= MOST_UNDER_SLURM:
             parser.error(f"--slurm {args.slurm}: from 1 to {MOST_UNDER_SLURM}, because Slurm's "
                          f"MaxArraySize is {MOST_UNDER_SLURM + 1}")
-        for name, value in (("task", args.task), ("phase", args.phase)):
+        for name, value in (("task", task), ("phase", phase)):
             if value:
                 parser.error(f"--{name} {value}: would have no effect; the script of --slurm "
                              f"sets it")
-    task = args.task
-    if task and args.phase and task.index and names[args.phase] == FIRST:
-        parser.error(f"--task {task}: has no part in --phase {args.phase}, which is task 0's")
+    if task and phase and task.index and names[phase] == FIRST:
+        parser.error(f"--task {task}: has no part in --phase {phase}, which is task 0's")
 
 
 # ---------------------------------------------------------------------------------- the phases
@@ -271,13 +272,16 @@ class Phases:
             print(file=sys.stderr)
 
     def finish(self):
-        """Remove the files of complete work, and what is left of other work in `place`.
+        """Remove the files of complete work.
 
-        What several tasks have done stays marked, so that a task that is started again does
+        Several tasks also remove what is left of other work in `place`; one task has done so when
+        it began. What several have done stays marked, so that a task that is started again does
         nothing. For one task alone nothing stays.
         """
         if self.task == ALONE:
-            remove(self.place)
+            remove(self.folder)
+            with contextlib.suppress(OSError):          # unfinished work of several tasks is there
+                self.place.rmdir()
             return
         for path in self.place.iterdir():
             if path != self.folder:
@@ -348,7 +352,7 @@ fi
 cd {folder} || exit 1
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"' USR1
 sleep $((SLURM_ARRAY_TASK_ID % {stagger}))     # seconds, so that not all read the folder at once
-srun -n 1 {command} --phase "$PHASE" --task "$SLURM_ARRAY_TASK_ID/{n}" &
+srun -n 1 {command}{phase} --task "$SLURM_ARRAY_TASK_ID/{n}" &
 wait $!                         # unlike srun in the foreground, this lets bash see the signal
 """
 
@@ -366,6 +370,7 @@ def slurm_script(command, n, names, log, cpus=8, stagger=30):
         cpus=cpus,
         log=shlex.quote(os.path.abspath(log)),
         phases=" ".join(names),
+        phase=' --phase "$PHASE"' if len(names) > 1 else "",
         last=n - 1,
         first="|".join(first) or "-",
         folder=shlex.quote(os.getcwd()),

@@ -26,7 +26,7 @@ TRAINING = "--run --data --start --out --steps --lr --batch --seed --on-mismatch
 DEVICE = "--device --dtype"
 FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
              "--language --language-model --index --save-index --pii --tokenizer --fineweb --order "
-             "--no-rights")
+             "--no-rights --task --phase --slurm")
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
                "--on-mismatch --chat-format")
@@ -70,9 +70,9 @@ COMMANDS = {
     "chat/terminal.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "chat/serve.py": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "chat/export.py --gguf x.gguf": "--run --model --gguf --type",
-    "web/dedup.py sign a.jsonl --work w": "--work --workers",
-    "web/dedup.py match --work w": "--work --index --save-index",
-    "web/dedup.py drop a.jsonl --work w --to t": "--work --to --workers",
+    "web/dedup_steps.py sign a.jsonl --work w": "--work --workers --task --slurm",
+    "web/dedup_steps.py match --work w": "--work --index --save-index --task --phase --slurm",
+    "web/dedup_steps.py drop a.jsonl --work w --to t": "--work --to --workers --task --slurm",
     "web/words.py x": "",
     "model/evaluate.py m --tokens t": f"--tokenizer --tokens --hellaswag {DEVICE}",
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",

@@ -199,7 +199,9 @@ def test_what_is_made_of_something_else_is_begun_anew(tmp_path):
     do_all(place, TWO[1], log, only="read", seed=2)         # not cleared away by one task alone
     third = phases(place, tasks.ALONE, seed=3)
     third.finish()
-    assert not place.exists()
+    assert [tasks.begun_by(path) for path in place.iterdir()] == [2]
+    phases(tmp_path / "v", tasks.ALONE).finish()
+    assert not (tmp_path / "v").exists()
 
 
 def test_finish_keeps_the_marks_of_several_tasks(tmp_path):
