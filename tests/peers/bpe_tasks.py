@@ -3,9 +3,10 @@
     python tests/peers/bpe_tasks.py 100000              so many generated documents
     python tests/peers/bpe_tasks.py docs/*.jsonl.gz     documents of yours
 
-First one task does each phase, in one process: its processor time, and its memory at the most. Then
-two tasks do the same work. One of them is killed at two random moments and started again. All files
-of the two runs must have the same bytes; the exit code tells.
+First one task does each phase, in one process: its processor time, its speed without the time of
+the start, and its memory at the most. Then two tasks do the same work. One of them is killed at two
+random moments and started again. All files of the two runs must have the same bytes; the exit code
+tells.
 """
 
 import argparse
@@ -96,15 +97,16 @@ def main():
                  for _, text in shards.read_documents(path)) / 1e6
         print(f"{len(files)} files, {mb:.1f} MB of text")
         start_s, memory = finished(start(command(folder, files, "encode", "--slurm", "1")))
-        print(f"{'phase':10}{'CPU s':>8}{'MB/s':>8}{'MB':>8}     (MB/s without the start)")
+        print(f"{'phase':10}{'CPU s':>8}{'MB/s':>8}{'MB':>8}")
         print(f"{'start':10}{start_s:8.2f}{'':8}{memory:8.0f}")
         seconds = {}
         for name, phases in PHASES.items():
             for phase in phases:
-                cpu_s, memory = finished(start(command(folder / "one", files, name,
-                                                       "--phase", phase)))
+                words = command(folder / "one", files, name, "--phase", phase)
+                cpu_s, memory = finished(start(words))
                 seconds[name] = seconds.get(name, 0) + cpu_s
-                print(f"{phase:10}{cpu_s:8.2f}{mb / max(cpu_s - start_s, 0.01):8.1f}{memory:8.0f}", flush=True)
+                speed = mb / max(cpu_s - start_s, 0.01)
+                print(f"{phase:10}{cpu_s:8.2f}{speed:8.1f}{memory:8.0f}", flush=True)
         print("two tasks, each in all its phases")
         for name in PHASES:
             other = start(command(folder / "two", files, name, "--task", "1/2"))
