@@ -16,7 +16,7 @@ import bpe
 from conftest import ROOT
 from run import parquet
 from tokens import shards
-from web import pipeline
+from web import results
 
 needs_pyarrow = pytest.mark.skipif(
     not importlib.util.find_spec("pyarrow"), reason="pyarrow is not installed")
@@ -61,7 +61,7 @@ def test_documents_of_lines(tmp_path, name):
 
 
 def test_the_columns_are_those_of_data_py():
-    assert list(parquet.COLUMNS) == list(pipeline.COLUMNS)
+    assert list(parquet.COLUMNS) == list(results.COLUMNS)
 
 
 @pytest.mark.parametrize("content, message", [
