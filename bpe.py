@@ -33,6 +33,7 @@ fast and read other people's files.
     python bpe.py                           checks this file; trains on three sentences
     python bpe.py train --run out/demo      docs/*.jsonl.gz -> tokenizer.tiktoken, tokenizer.json
     python bpe.py encode --run out/demo     docs/*.jsonl.gz -> tokens/{train,val}_*.bin
+    python bpe.py encode --task 0/2 --run out/demo      one of two machines (tokens/by_tasks.py)
     python bpe.py show "hello world" --steps --run out/demo     with the tokenizer that train made
 
 Left out: tokenizers that are not byte-level BPE. `load` refuses them by name.
@@ -425,9 +426,9 @@ class Tokenizer:
               ties="rustbpe", min_frequency=1, workers=1):
         """Learn vocab_size ids in all: 256 bytes, merges, then the special tokens.
 
-        texts: an iterable of str. Memory grows with the number of different pieces only. pattern:
-        "digits" is PATTERN. ties, min_frequency: see trainer.train. The vocabulary is smaller if no
-        pair is left.
+        texts: an iterable of str, or {piece: count} as for `train` above. Memory grows with the
+        number of different pieces only. pattern: "digits" is PATTERN. ties, min_frequency: see
+        trainer.train. The vocabulary is smaller if no pair is left.
         """
         from tokens import trainer
         untrained = cls({bytes([b]): b for b in range(256)}, pattern, {})   # checks the pattern
@@ -467,14 +468,16 @@ def vocabulary_of(args, name):
 def train_command(args):
     """RUN/docs -> RUN/tokenizer.tiktoken and RUN/tokenizer.json."""
     from run import runs
-    from tokens import shards
+    from tokens import by_tasks, shards
     files = shards.input_files(args.run, args.input)
-    texts = (text for path in files for _, text in shards.read_documents(path))
-    tokenizer = Tokenizer.train(texts, args.vocab_size, args.pattern, ties=args.ties,
-                                min_frequency=args.min_frequency, workers=args.workers)
-    with runs.locked(args.run, "bpe.py train"):
-        tokenizer.save(args.run / "tokenizer.tiktoken")
-        tokenizer.save(args.run / "tokenizer.json")
+
+    def learn(counts):
+        return Tokenizer.train(counts, args.vocab_size, args.pattern, ties=args.ties,
+                               min_frequency=args.min_frequency)
+
+    tokenizer = by_tasks.train_run(learn, files, args)
+    if not tokenizer:                       # of several tasks only one merges
+        return
     longest = sorted(tokenizer.ranks, key=len)[-1].decode("utf-8", errors="replace")
     longest = longest[:40] + "..." * (len(longest) > 40)
     print(f"the longest token is {longest!r}")
@@ -485,11 +488,12 @@ def train_command(args):
 def encode_command(args):
     """RUN/docs -> the shards in RUN/tokens."""
     from run import runs
-    from tokens import shards
+    from tokens import by_tasks, shards
     files, tokenizer = shards.input_files(args.run, args.input), vocabulary_of(args, args.vocab)
     start = time.perf_counter()
-    counts = shards.encode_files(files, tokenizer, args.run / "tokens", args.val_percent,
-                                 args.shard_tokens, args.workers)
+    counts = by_tasks.encode_run(files, tokenizer, args)
+    if not counts:                          # of several tasks only one publishes
+        return
     seconds = time.perf_counter() - start
     train, val, mb = counts["train tokens"], counts["val tokens"], counts["bytes"] / 1e6
     read = f"{counts['train documents'] + counts['val documents']:,} documents, {mb:.1f} MB"
@@ -568,10 +572,15 @@ def parse_args(argv=None):
 def main(argv=None):
     """Run a command; returns the exit code."""
     from run import runs
+    argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     if sys.stdout is None:
         raise ValueError("stdout is closed, and the results go there")
     runs.start_clock()
+    if getattr(args, "slurm", None):
+        from tokens import by_tasks
+        print(by_tasks.slurm_script(args, argv), end="")
+        return 0
     return COMMANDS[args.command](args) or 0
 
 

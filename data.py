@@ -1,4 +1,4 @@
-"""A raw web crawl in, clean documents out: the eight stages of FineWeb, on one machine.
+"""A raw web crawl in, clean documents out: the eight stages of FineWeb, on one machine or many.
 
     stage                    a page that it drops                              the reason
     1 url                    http://a.com/casino-poker-bonus                   hard_blacklisted
@@ -22,6 +22,7 @@ same name in the folder web/. Change both: --check compares them. All else runs 
     python data.py --run out/demo                        reads out/demo/crawl/*.warc.gz
     python data.py CC-MAIN-x.warc.gz --run out/cc --blocklist ut1/adult --language-model lid.176.ftz
     python data.py --crawl CC-MAIN-2024-51 --files 3 --run out/cc     three files of a crawl
+    python data.py --run out/cc --task 0/2      one half; --task 1/2 is the other (run/tasks.py)
     python data.py crawl https://example.com --run out/mine           fetch pages (web/crawl.py)
     python data.py --check     doctests of this file, and a page for each stage (web/examples.py)
 
@@ -37,7 +38,6 @@ Raffel et al. 2020 (C4); Broder 1997 (MinHash); datatrove 0.10, which names the 
 import hashlib
 import itertools
 import math
-import os
 import re
 import sys
 from collections import Counter
@@ -46,7 +46,7 @@ from pathlib import Path
 from model import cores  # noqa: F401   unused: its import, before NumPy's, sets BLAS threads
 import numpy as np
 
-from run import command, runs
+from run import command, runs, tasks
 from web import charset, crawl, dedup, examples, extract, language, options, pii, pipeline
 from web import quality, remote, urls
 from web.dedup import NO_SIGNATURE, normalize, permutations
@@ -548,36 +548,33 @@ class Tools:
 # web/pipeline.py takes documents through the stages in worker processes, and goes on where a killed
 # run stopped. If a stage fails on a document, it is dropped, with the error as the reason.
 #
-# RUN/docs/report.json is the funnel (web/funnel.py). For each stage it tells how many documents and
-# bytes went in and out, CPU seconds, how many documents were dropped for which reason, and for each
-# reason three examples: address and first 300 characters. Of redaction it tells only the bytes
-# before and after. The printed table has room only for the most frequent reasons, and leaves out
-# `gopher_`. dropped.tsv.gz has the address, stage and reason of every dropped page.
+# RUN/docs/report.json is the funnel (web/funnel.py): for each stage documents and bytes in and out,
+# CPU seconds, how many documents were dropped for which reason, and for each reason three examples
+# (address, first 300 characters). The printed table has room only for the most frequent reasons,
+# and leaves out `gopher_`. dropped.tsv.gz has address, stage and reason of every dropped page.
 
 
 def run(paths, run_dir, settings=options.Settings(), workers=None, dump=None, index=(),
-        save_index=None):
+        save_index=None, task=tasks.ALONE, phase=None):
     """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json. -> Funnel
 
     index: files of band keys of earlier crawls, whose near-duplicates go too; save_index: a file
-    for those of this one.
+    for those of this one. task, phase: the part to do (run/tasks.py). None if others do the last.
     """
     names = [name for name in ORDERS[settings.order] if settings.rights or name != "rights"]
     linked = {f"{s:.2f}": round(p_linked(s), 3) for s in (0.5, 0.72, 0.85)}
     job = pipeline.Job(
         files=pipeline.find_warcs(paths, run_dir),
-        run_dir=Path(run_dir),
-        dump=dump,
+        run_dir=Path(run_dir), dump=dump,
         settings=settings,
         stages={name: STAGES[name] for name in names},
         tools=Tools(settings),
-        funnel=Funnel(names, settings, linked),
-        n_workers=workers or os.cpu_count(),
-        index=index,
-        save_index=save_index,
+        new_funnel=lambda: Funnel(names, settings, linked),
+        n_workers=workers or tasks.workers_here(),
+        index=index, save_index=save_index,
+        task=task, phase=phase,
     )
-    pipeline.run_job(job)
-    return job.funnel
+    return pipeline.run_job(job)
 
 
 def main(argv=None):
@@ -589,11 +586,13 @@ def main(argv=None):
     args = options.parse_args(argv)
     if args.check:
         return examples.check(sys.modules[__name__])
+    if args.slurm:
+        return print(options.slurm_script(args, argv), end="")
+    task = tasks.chosen(args.task)
     paths = remote.common_crawl(args.crawl, args.files or 1) if args.crawl else args.paths
     funnel = run(paths, args.run, options.settings_of(args), args.workers, args.dump, args.index,
-                 args.save_index)
-    print(funnel.table())
-    print(funnel.summary())
+                 args.save_index, task, args.phase)
+    print(f"{funnel.table()}\n{funnel.summary()}" if funnel else f"task {task}: its part is done")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     load_run(run, tokenizer)            RUN/tokens, as bpe.py encode writes it
     load_shards(paths, raw, tokenizer)  shards of llm.c, modded-nanogpt, or nanoGPT (raw)
-    load_documents(paths, tokenizer)    .txt, .jsonl and .jsonl.gz files
+    load_documents(paths, tokenizer)    .txt, .jsonl, .jsonl.gz and .parquet files
     load_characters(path)               a text of which every character is a token
 
 Shards are mapped from the disk, so they may be larger than memory.
@@ -187,8 +187,8 @@ def start_token(tokenizer):
 def add_arguments(parser):
     """The options --data, --tokenizer, --raw and --align-documents."""
     parser.add_argument("--data", nargs="+", type=Path, metavar="PATH",
-                        help="in place of DIR/tokens: .txt, .jsonl or .jsonl.gz files, token "
-                        "shards (.bin), or folders of shards")
+                        help="in place of DIR/tokens: .txt, .jsonl, .jsonl.gz or .parquet "
+                        "files, token shards (.bin), or folders of shards")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE",
                         help="of --data: tokenizer.json or .tiktoken. Without one, a text is "
                         "learned by its characters, and shards have the preset's vocabulary")

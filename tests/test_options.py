@@ -26,10 +26,11 @@ TRAINING = "--run --data --start --out --steps --lr --batch --seed --on-mismatch
 DEVICE = "--device --dtype"
 FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
              "--language --language-model --index --save-index --pii --tokenizer --fineweb --order "
-             "--no-rights")
+             "--no-rights --task --phase --slurm")
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
                "--on-mismatch --chat-format")
+TASKS = "--task --phase --slurm"
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay {ADAPTER}",
@@ -46,11 +47,15 @@ COMMANDS = {
     "align.py eval": "--run --samples --chat-format",
     "align.py eval --samples 2": "--run --samples --seed --chat-format",
     "align.py arena": "--run --seed --chat-format",
-    "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern",
-    "bpe.py encode": "--run --input --workers --shard-tokens --val-percent --vocab",
-    "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab",
+    "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern "
+                    f"{TASKS}",
+    "bpe.py train --slurm 2": "--run --input --workers --ties --min-frequency --vocab-size "
+                              "--pattern --slurm",
+    "bpe.py encode": f"--run --input --workers --shard-tokens --val-percent --vocab {TASKS}",
+    "bpe.py encode --vocab v.json": "--run --input --workers --shard-tokens --val-percent --vocab "
+                                    f"{TASKS}",
     "bpe.py encode --vocab cl100k_base": "--run --input --workers --shard-tokens --val-percent "
-                                         "--vocab --ranks",
+                                         f"--vocab --ranks {TASKS}",
     "bpe.py decode 1": "--run --vocab",
     "bpe.py decode 1 --vocab v.json": "--vocab",
     "bpe.py decode 1 --vocab cl100k_base": "--vocab --ranks",
@@ -65,9 +70,9 @@ COMMANDS = {
     "chat/terminal.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "chat/serve.py": f"--run --model --host --port --allow-host --key --origin --ranks {DEVICE}",
     "chat/export.py --gguf x.gguf": "--run --model --gguf --type",
-    "web/dedup.py sign a.jsonl --work w": "--work --workers",
-    "web/dedup.py match --work w": "--work --index --save-index",
-    "web/dedup.py drop a.jsonl --work w --to t": "--work --to --workers",
+    "web/dedup_steps.py sign a.jsonl --work w": "--work --workers --task --slurm",
+    "web/dedup_steps.py match --work w": "--work --index --save-index --task --phase --slurm",
+    "web/dedup_steps.py drop a.jsonl --work w --to t": "--work --to --workers --task --slurm",
     "web/words.py x": "",
     "model/evaluate.py m --tokens t": f"--tokenizer --tokens --hellaswag {DEVICE}",
     "model/evaluate.py m --hellaswag h": f"--tokenizer --tokens --hellaswag --most {DEVICE}",
@@ -82,6 +87,7 @@ COMMANDS = {
                                        "--batch --lr --smoothing --seed --input",
     "web/language.py test --input a": "--label --threshold --input --model",
     "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch",
+    "run/parquet.py a.jsonl --to t": "--to --text --skip-null",
     "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output",
     "sample.py check": "--call",
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",

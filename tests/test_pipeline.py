@@ -5,10 +5,12 @@ import functools
 import gzip
 import http.server as http_server
 import io
+import itertools
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,11 +41,12 @@ from pages import (
     run,  # noqa: F401
     stub_language,
 )
-from run import disk
+from run import disk, tasks
 from tokens import shards
-from web import dedup
+from web import matching
 from web import options
 from web import pipeline
+from web import results
 from web import warc
 
 DATA = Path(
@@ -63,6 +66,18 @@ def products(run_dir):
     return {k: v for k, v in files_of(run_dir / "docs").items() if k != "report.json"}
 
 
+def units_of(run_dir):
+    """The files of documents of an unfinished run."""
+    return list((run_dir / "docs" / ".new").glob("*/units/*-*.jsonl"))
+
+
+def made_of(run_dir, settings):
+    """What a run over the one file of a crawl is made of."""
+    files = [run_dir / "crawl/000000.warc.gz"]
+    job = pipeline.Job(files, run_dir, None, settings, {}, None, None, 1)
+    return pipeline.identity(job), pipeline.sources_of(job)
+
+
 def check_accounts(stages, n, n_kept):
     """What leaves a stage and what it drops is what came in, from n pages to n_kept documents."""
     n_bytes = None
@@ -78,7 +93,7 @@ def test_pipeline_end_to_end(crawl, capsys):
     docs, report = (documents(crawl), report_of(crawl))
     assert sorted(files_of(crawl / "docs")) == DOCS
     assert [d["url"] for d in docs] == ["http://a.com/good", "http://a.com/mail"]
-    assert tuple(docs[0]) == pipeline.COLUMNS
+    assert tuple(docs[0]) == results.COLUMNS
     assert docs[0] | {"text": 0} == {
         "text": 0, "id": "<urn:uuid:0>", "dump": "local", "url": "http://a.com/good",
         "date": "2024-01-02T03:04:05Z", "file_path": "crawl/000000.warc.gz", "language": "en",
@@ -125,7 +140,7 @@ def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch
             run(crawl)
     assert (
         files_of(crawl / "docs") == before
-        and len(list((crawl / "docs" / ".new" / "units").glob("*.jsonl"))) == 4
+        and len(units_of(crawl)) == 4
     )
     monkeypatch.setattr(
         data.extract, "main_text", lambda *args: pytest.fail("a page is worked on again")
@@ -238,9 +253,9 @@ def test_an_index_that_cannot_be_saved_costs_no_documents(crawl, tmp_path, monke
         assert "No space left" in fails(crawl, "--save-index", str(elsewhere))
     assert files_of(crawl / "docs") == before and not elsewhere.exists()
     run(crawl, "--save-index", str(elsewhere))
-    assert dedup.load_index(elsewhere).shape[1] > 0
+    assert matching.load_index(elsewhere).shape[1] > 0
     monkeypatch.setattr(pipeline, "UNIT", 3)
-    monkeypatch.setattr(pipeline, "first_pass", lambda *args: pytest.fail("an hour of work before"))
+    monkeypatch.setattr(pipeline, "read_pages", lambda *args: pytest.fail("an hour of work before"))
     assert "report.json: damaged" in fails(crawl, "--index", str(crawl / "docs/report.json"))
 
 
@@ -263,20 +278,20 @@ def test_contents_decide_whether_a_killed_run_goes_on(crawl, tmp_path, monkeypat
     block, warc = crawl.parent / "block.txt", crawl / "crawl/000000.warc.gz"
     settings = options.Settings(blocklist=(str(block),))
     block.write_text("spam.com\n")
-    before = pipeline.identity([warc], None, settings)
+    before = made_of(crawl, settings)
     for path in (block, warc):
         os.utime(path, (5, 5))
-        assert pipeline.identity([warc], None, settings) == before
+        assert made_of(crawl, settings) == before
     block.write_text("spam.org\n")
     os.utime(block, (5, 5))
-    assert pipeline.identity([warc], None, settings) != before
+    assert made_of(crawl, settings) != before
     block.write_text("spam.com\n")
-    assert pipeline.identity([warc], None, settings) == before
+    assert made_of(crawl, settings) == before
     bytes_of_warc = bytearray(warc.read_bytes())
     bytes_of_warc[-5] ^= 1
     warc.write_bytes(bytes_of_warc)
     os.utime(warc, (5, 5))
-    assert pipeline.identity([warc], None, settings) != before
+    assert made_of(crawl, settings) != before
 
 
 def test_a_run_folder_whose_name_is_no_text(tmp_path, capsys):
@@ -337,7 +352,7 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
             return len(some)
 
     def save(disk):
-        with pipeline.gzip_text(io.BufferedWriter(disk)) as out:
+        with results.gzip_text(io.BufferedWriter(disk)) as out:
             out.write("some words\n" * 100)
         return bytes(disk.held)
 
@@ -411,7 +426,7 @@ def test_a_closed_pipe_ends_silently(argv, tmp_path):
 
 
 def test_shards(crawl, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_DOCUMENTS", 1)
+    monkeypatch.setattr(results, "SHARD_DOCUMENTS", 1)
     run(crawl)
     assert [p.name for p in sorted((crawl / "docs").glob("*.jsonl.gz"))] == [
         "000000.jsonl.gz",
@@ -666,7 +681,7 @@ def test_a_killed_run_of_other_options_is_not_gone_on_with(crawl, monkeypatch, m
         m.setattr(data.pii, "redact", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(crawl)
-    assert list((crawl / "docs/.new/units").glob("*.jsonl"))
+    assert units_of(crawl)
     run(crawl, *more)
     assert "going on behind" not in capsys.readouterr().err
     assert products(crawl) == want
@@ -692,10 +707,10 @@ def test_a_list_edited_to_equal_size_begins_anew(crawl, monkeypatch):
 
 
 def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch, tmp_path):
-    warc, settings = crawl / "crawl/000000.warc.gz", options.Settings()
-    before = pipeline.identity([warc], None, settings)
-    assert pipeline.identity([warc], None, settings) == before
-    program = [name for name, _ in json.loads(before)["program"]]
+    settings = options.Settings()
+    before = made_of(crawl, settings)
+    assert made_of(crawl, settings) == before
+    program = [name for name, _ in before[0]["program"]]
     assert {"web/words.py", "web/language.ftz"} <= set(program)
     monkeypatch.setattr(
         pipeline,
@@ -704,7 +719,7 @@ def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch,
             "other" if Path(path).name == "words.py" else digest(path)
         ),
     )
-    assert pipeline.identity([warc], None, settings) != before
+    assert made_of(crawl, settings) != before
 
 
 def test_an_address_as_source(crawl, tmp_path):
@@ -776,12 +791,12 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     want = products(tmp_path)
     shutil.rmtree(tmp_path / "docs")
-    r, went_on, units = random.Random(0), 0, tmp_path / "docs" / ".new" / "units"
+    r, went_on = random.Random(0), 0
 
     def done():
-        """How many units there are; none if the folder is not there, or was just renamed."""
+        """How many units there are; none if a folder was removed while they were counted."""
         try:
-            return sum(name.endswith(".jsonl") for name in os.listdir(units))
+            return len(units_of(tmp_path))
         except FileNotFoundError:
             return 0
 
@@ -791,7 +806,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
             command, cwd=SCRIPTS, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        while process.poll() is None and not (units.exists() and done() >= wanted):
+        while process.poll() is None and not done() >= max(1, wanted):
             time.sleep(0.005)
         time.sleep(r.uniform(0, 0.2))
         with contextlib.suppress(ProcessLookupError):
@@ -800,6 +815,177 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path):
     subprocess.run(command, cwd=SCRIPTS, check=True, capture_output=True)
     assert products(tmp_path) == want
     assert went_on  # it was killed in the middle at least once
+
+
+# --------------------------------------------------------------------------------------------------
+# Several tasks.
+
+FEW = [(pages, f"http://{host}.com/") for pages, host in zip([3, 5, 0, 6, 1, 4], "abcdef")]
+
+
+@pytest.fixture
+def files(tmp_path, stub_language, monkeypatch):
+    """A run folder whose crawl has six files, one without pages; copies stand in several files."""
+    monkeypatch.setattr(pipeline, "UNIT", 2)
+    monkeypatch.setattr(results, "SHARD_DOCUMENTS", 3)
+    monkeypatch.setattr(tasks, "LONGEST_PAUSE_S", 0.02)
+    (tmp_path / "run" / "crawl").mkdir(parents=True)
+    (tmp_path / "block.txt").write_text("bad.com\n")
+    n = 0
+    for number, (n_pages, address) in enumerate(FEW):
+        records = [record(b"", type="warcinfo")]
+        for i in range(n_pages):
+            body = [html_of(prose(300, n)), html_of(prose(300, n // 3)), PAGES[n % 14][1]][n % 3]
+            date = f"2024-01-{20 - n:02}T00:00:00Z"
+            records.append(page(body, f"{address}{i}", WARC_Date=date, WARC_Record_ID=f"<{n}>"))
+            n += 1
+        path = tmp_path / "run" / "crawl" / f"{number}.warc.gz"
+        path.write_bytes(b"".join(gzip.compress(x, 1) for x in records))
+    return tmp_path / "run"
+
+
+def by_tasks(run_dir, n, *more):
+    """The phases of n tasks, one after another."""
+    for phase, who in options.PHASES.items():
+        for i in range(n if who == tasks.ALL else 1):
+            run(run_dir, "--task", f"{i}/{n}", "--phase", phase, *more)
+
+
+def without_seconds(run_dir):
+    """{name: bytes} of a run's files, with the report as text without seconds."""
+    report = report_of(run_dir)
+    for stage in report["stages"].values():
+        del stage["seconds"]
+    return {**products(run_dir), "report": json.dumps(report)}
+
+
+def anew(run_dir):
+    """The results of one task; removed, so that others can be made."""
+    run(run_dir, "--save-index", str(run_dir / "index.npy"))
+    want = without_seconds(run_dir), (run_dir / "index.npy").read_bytes()
+    shutil.rmtree(run_dir / "docs")
+    return want
+
+
+def test_any_number_of_tasks_writes_the_same_bytes_as_one(files, capsys):
+    want, index = anew(files)
+    assert len(want) == 6               # four shards
+    assert json.loads(want["report"])["stages"]["minhash"]["reasons"] == {"duplicate": 5}
+    for n in (2, 3, 7):
+        capsys.readouterr()
+        by_tasks(files, n, "--save-index", str(files / "index.npy"))
+        assert without_seconds(files) == want and (files / "index.npy").read_bytes() == index
+        out = capsys.readouterr().out
+        assert "task 1/2: its part is done" in out or n > 2
+        assert out.splitlines()[-1].startswith("data  ")            # of task 0
+        left = [path for path in (files / "docs" / ".new").rglob("*") if path.is_file()]
+        assert {path.parent.name for path in left} == {"done", left[0].parent.parent.name} or all(
+            path.name == "tasks.json" or path.parent.name == "done" for path in left)
+        run(files, "--task", f"{n - 1}/{n}", "--save-index", str(files / "index.npy"))
+        assert capsys.readouterr().out == f"task {n - 1}/{n}: its part is done\n"
+        shutil.rmtree(files / "docs")
+
+
+def test_tasks_at_once_wait_for_each_other(files):
+    want, _ = anew(files)
+    code = ("import sys, data; sys.path.insert(0, 'tests'); from web import pipeline, results; "
+            "import types; pipeline.UNIT, results.SHARD_DOCUMENTS = 2, 3; "
+            "data.language.load = lambda path=None: types.SimpleNamespace(predict=lambda texts: "
+            "([('en' if ' the ' in f' {t} ' else 'de') for t in texts], "
+            "[0.5 if 'unsure' in t else 0.9 for t in texts])); data.main(sys.argv[1:])")
+    argv = ["--run", str(files), "--workers", "1", "--blocklist", str(files.parent / "block.txt")]
+    environ = {**os.environ, "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "3"}
+    started = []
+    for i in (2, 1, 0):                     # as mpirun would
+        started.append(subprocess.Popen(
+            [sys.executable, "-c", code, *argv], cwd=SCRIPTS, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, env={**environ, "OMPI_COMM_WORLD_RANK": str(i)}))
+    for process in started:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    assert without_seconds(files) == want
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_tasks_that_are_killed_write_the_same_bytes_as_one(files, monkeypatch, first):
+    """Each phase is begun again and again, and killed after a few files, then after a few more."""
+    want, _ = anew(files)
+    replace, left, n_killed = disk.replace, 0, 0
+
+    def killed(old, new):
+        nonlocal left
+        replace(old, new)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(disk, "replace", killed)
+    argv = ["--save-index", str(files / "index.npy")]
+    for phase, who in options.PHASES.items():
+        for i in range(2 if who == tasks.ALL else 1):
+            for attempt in itertools.count():
+                left = first + 5 * attempt
+                try:
+                    run(files, "--task", f"{i}/2", "--phase", phase, *argv)
+                    break
+                except KeyboardInterrupt:
+                    n_killed += 1
+    assert n_killed > 15 and without_seconds(files) == want
+
+
+def test_tasks_whose_files_have_changed_or_whose_number_is_another(files):
+    run(files, "--task", "0/2", "--phase", "pages")
+    assert "begun by 2 tasks, and this is task 1/3" in fails(files, "--task", "1/3")
+    assert "begun by 2 tasks, and this is task 0/1" in fails(files)
+    path = files / "crawl" / "2.warc.gz"
+    before = path.read_bytes()
+    path.write_bytes((files / "crawl" / "1.warc.gz").read_bytes())
+    said = fails(files, "--task", "0/2")
+    assert "files of task 0/2 have changed since the run was begun" in said
+    path.write_bytes(before)
+    run(files, "--dump", "x")               # other work is left alone until it is complete
+    assert len(list((files / "docs" / ".new").iterdir())) == 1
+    shutil.rmtree(files / "docs")
+    by_tasks(files, 2)
+    run(files, "--dump", "x")               # and is cleared away then
+    assert not (files / "docs" / ".new").exists()
+
+
+def test_a_task_that_runs_twice_at_once(files, capsys):
+    with tasks.locked(files / "docs", "data.py", tasks.Task(1, 2)):
+        assert "another data.py-task-1-of-2 is writing there" in fails(files, "--task", "1/2")
+        run(files, "--task", "0/2", "--phase", "pages")
+    assert not (files / "docs" / ".tasks").exists()
+
+
+def test_a_full_disk_a_half_file_and_clocks_that_differ(files):
+    """A file may not exceed some bytes, as if the disk were full. Later it may again."""
+    want, _ = anew(files)
+    size = max(path.stat().st_size for path in (files / "crawl").iterdir())
+    limits, r = resource.getrlimit(resource.RLIMIT_FSIZE), random.Random(0)
+    n_full = 0
+    for most in (10, 500, size, 40_000, limits[0]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            by_tasks(files, 2)
+        except OSError as error:
+            assert "File too large" in str(error) and str(files) in str(error)
+            n_full += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        for path in list((files / "docs" / ".new").rglob("*")):
+            os.utime(path, (time.time(), time.time() + r.choice([-3600, 3600])))
+            if path.name.endswith(".rows.json"):            # half files of a killed process
+                Path(f"{path}.999999-0123abcd.tmp").write_text('{"docu')
+    assert n_full >= 3 and without_seconds(files) == want
+
+
+def test_a_script_for_slurm(crawl, capsys):
+    data.main(["--run", str(crawl), "--slurm", "4", "--order", "script"])
+    said = capsys.readouterr().out
+    assert 'data.py --run ' in said and '--order script --phase "$PHASE" --task' in said
+    assert "for phase in pages pairs clusters rest shards publish; do" in said
+    assert not (crawl / "docs").exists()
 
 
 # --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_encode_without_endoftext(tmp_path):
     assert read_tokens(tmp_path, "train")[1][:8].tolist() == [1, 2, 3, 1, 2, 3, 0, 1]
 
 
+def test_an_id_that_is_null_is_none(tmp_path):
+    """Such documents do not all come to one side."""
+    documents = [{"text": f"text {i}"} for i in range(40)]
+    sides = []
+    for name, more in (("a.jsonl", {}), ("b.jsonl", {"id": None})):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(document | more) + "\n" for document in documents))
+        sides.append([split for split, _ in shards.read_documents(path, 50)])
+    assert sides[0] == sides[1] and {"train", "val"} == set(sides[0])
+
+
 @pytest.mark.parametrize("command", ["train", "encode"])
 @pytest.mark.parametrize("name, content, message", [
     (None, b"", "docs: no documents; make them with: python data.py --run"),
@@ -262,7 +274,8 @@ def test_killed_and_rerun_gives_the_same_bytes(tmp_path):
 
     def finals(run):
         return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*")
-                if path.suffix in (".json", ".tiktoken", ".bin") and ".new" not in path.parts}
+                if path.suffix in (".json", ".tiktoken", ".bin")
+                and not {".new", ".train", ".encode"} & set(path.parts)}
 
     steps = [["train", "--vocab-size", "700"], ["encode", "--shard-tokens", "4000"]]
     reference, victim = tmp_path / "reference", tmp_path / "victim"

@@ -7,7 +7,8 @@
     decoder         ids to bytes in arrays
     added           special tokens and other names in a text; normal forms
     trainer         bpe.train in arrays
-    shards          documents to the files that train.py reads
+    shards          the files that train.py reads, and the documents they are made of
+    by_tasks        train and encode on files of documents, by one task or several
     ranks           what a vocabulary is; .tiktoken files
     huggingface     tokenizer.json, vocab.json and merges.txt
     vocabularies    vocabularies by name or file: save and load

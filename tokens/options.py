@@ -1,12 +1,14 @@
 """options.py: the command line of bpe.py, and the options that it refuses together."""
 
 import argparse
-import os
 from pathlib import Path
 
+from run import tasks
+from tokens.by_tasks import PHASES
 from tokens.patterns import PATTERNS
 from tokens.trainer import TIES
 from tokens.vocabularies import PUBLISHED
+
 
 def parse_args(argv, description):
     """The command line, checked. Its command is None if none is given."""
@@ -18,10 +20,12 @@ def parse_args(argv, description):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--run", type=Path, metavar="DIR",
                          help="folder of the run (default: out/demo)")
+        if name in PHASES:
+            add_reading(sub.add_argument)
+            tasks.add_options(sub, PHASES[name])
         return sub.add_argument
 
     option = add_command("train", "learn a vocabulary from documents")
-    add_reading(option)
     option("--vocab-size", type=int, default=1024, metavar="N",
            help="number of ids, special tokens included (default: %(default)s)")
     option("--pattern", choices=PATTERNS, default="digits", metavar="NAME",
@@ -34,7 +38,6 @@ def parse_args(argv, description):
            help="stop when no pair occurs so often (default: %(default)s)")
 
     option = add_command("encode", "turn documents into token shards")
-    add_reading(option)
     option("--shard-tokens", type=int, default=100_000_000, metavar="N",
            help="tokens in a full shard (default: %(default)s)")
     option("--val-percent", type=int, default=5, metavar="P",
@@ -52,6 +55,8 @@ def parse_args(argv, description):
     add_vocabulary(option, nargs="+")
 
     args = parser.parse_args(argv)
+    if args.command in PHASES:
+        tasks.check_options(parser, args, PHASES[args.command])
     check(args, parser.error)
     return args
 
@@ -59,9 +64,10 @@ def parse_args(argv, description):
 def add_reading(option):
     """The options of the commands that read documents. option: a parser's add_argument."""
     option("--input", type=Path, nargs="+", metavar="FILE",
-           help=".txt, .jsonl or .jsonl.gz files (default: those in RUN/docs)")
-    option("--workers", type=int, default=os.cpu_count(), metavar="N",
-           help="processes (default: %(default)s, one for each CPU)")
+           help=".txt, .jsonl, .jsonl.gz or .parquet files (default: those in RUN/docs)")
+    option("--workers", type=int, default=tasks.workers_here(), metavar="N",
+           help="processes (default: %(default)s, the CPUs over the tasks that mpirun has started "
+           "here)")
 
 
 def add_vocabulary(option, nargs=None):

@@ -12,35 +12,34 @@ A shard has llm.c's format, so that each of the two programs reads the other's s
 llm.c does not read words 3 to 5. In the shards of other programs they are zero.
 """
 
-import functools
-import gzip
 import hashlib
-import json
-import shutil
 import sys
-import tempfile
-import time
-import zlib
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import regex
 
-from run import disk, progress, runs
+from run import disk, parquet, runs
 from tokens.added import well_formed
-from tokens.pieces import batches_of
-from tokens.trainer import in_processes
 
 HEADER_BYTES = 1024
 UINT16, UINT32 = (20240520, 1), (20240801, 7)           # magic and version
 DTYPES = {UINT16: np.dtype("<u2"), UINT32: np.dtype("<u4")}
 LARGEST = 2**31 - 1                                     # ids in one shard
-BATCH_CHARACTERS = 2**20                                # encoded together by one process
 
 
 # ---- one shard -----------------------------------------------------------------------------------
+
+
+def kind_of(n_vocab):
+    """Magic and version of a shard whose ids are below n_vocab."""
+    return UINT16 if n_vocab <= 2**16 else UINT32
+
+
+def dtype_of(tokenizer):
+    """The type of a tokenizer's ids in shards."""
+    return DTYPES[kind_of(tokenizer.n_vocab)]
+
 
 def write_shard(path, ids, tokenizer=None):
     """Write ids, (n,) of any integer type, as one shard.
@@ -56,7 +55,7 @@ def write_shard(path, ids, tokenizer=None):
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= (n_vocab or 2**32):
         raise ValueError(f"{path}: ids {low} to {high} are not all in a vocabulary of {n_vocab}")
-    kind = UINT16 if (n_vocab or high + 1) <= 2**16 else UINT32
+    kind = kind_of(n_vocab or high + 1)
     header = np.zeros(HEADER_BYTES // 4, "<i4")
     header[:4] = *kind, len(ids), n_vocab
     if tokenizer:
@@ -121,116 +120,48 @@ def check_ids(ids, n_vocab, path=None):
 def input_files(run, files=None):
     """The files of documents: those that are given, else all in RUN/docs."""
     docs = run / "docs"
-    if not files:
-        runs.check_settled(docs / ".new" / "shards", f"python data.py --run {run}")
-        files = sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
-    if not files:
+    if files:
+        return files
+    runs.check_settled(docs / ".new" / "shards", f"python data.py --run {run}")
+    files = sorted(docs.glob("*.jsonl")) + sorted(docs.glob("*.jsonl.gz"))
+    tables = sorted(docs.glob("*.parquet"))
+    if files and tables:
+        raise ValueError(f"{docs}: has {files[0].name} and {tables[0].name}, which may be the same "
+                         "documents; move one kind away, or name the files with --input")
+    if not files and not tables:
         raise FileNotFoundError(f"{docs}: no documents; make them with: python data.py --run {run}")
-    return files
+    return files or tables
 
 
 def read_documents(path, val_percent=0):
-    """Yield ("train" or "val", text) for each document of a .txt, .jsonl or .jsonl.gz file.
+    """Yield ("train" or "val", text) for each document of a file of any kind.
 
-    Each line of jsonl is a document. The SHA-256 of its id, or of its text if it has no id, decides
-    whether it is for validation. So it stays on its side whatever other documents are there.
-    A .txt file is one document. Its last val_percent, from the start of a line, are for validation.
+    .parquet, .jsonl and .jsonl.gz: the SHA-256 of a document's id, or of its text if it has no id,
+    decides whether it is for validation. So it stays on its side whatever other documents are
+    there. A .txt file is one document: its last val_percent, from the start of a line, are for
+    validation.
     """
     print(f"bpe.py: reading {path}", file=sys.stderr)
-    n = 0
+    if path.suffix == ".txt":
+        yield from halves_of(path, val_percent)
+        return
+    for document in parquet.documents(path, ("text", "id")):
+        text = well_formed(document["text"])
+        name = document.get("id")
+        key = text if name is None else well_formed(str(name))
+        percent = int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big") % 100
+        yield "val" if percent < val_percent else "train", text
+
+
+def halves_of(path, val_percent):
+    """read_documents of a .txt file."""
     try:
-        if path.suffix == ".txt":
-            text = path.read_bytes().decode("utf-8")
-            end = len(text) * (100 - val_percent) // 100
-            if val_percent:
-                end = text.rfind("\n", 0, end) + 1 or end
-            for split, half in (("train", text[:end]), ("val", text[end:])):
-                if half:
-                    yield split, half
-            return
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            for n, line in enumerate(file, 1):
-                if not line.isspace():
-                    yield read_line(line, val_percent)
-    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
-
-
-def read_line(line, val_percent):
-    """A line of jsonl -> ("train" or "val", text)."""
-    document = json.loads(line)
-    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
-        raise ValueError(f'expected {{"text": "..."}}, found {line[:60]!r}')
-    text = well_formed(document["text"])
-    key = well_formed(str(document.get("id", text))).encode("utf-8")
-    percent = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
-    return "val" if percent < val_percent else "train", text
-
-
-# ---- all documents of a run ----------------------------------------------------------------------
-
-def encode_documents(tokenizer, documents):
-    """[(split, text)] -> [(split, ids, bytes of the text)]. Ids begin with <|endoftext|>."""
-    first = [tokenizer.eot_token] if "<|endoftext|>" in tokenizer.special_tokens else []
-    first = np.array(first, np.uint32)
-    each = tokenizer.encode_many([text for _, text in documents], num_threads=1)
-    return [(split, np.concatenate([first, ids]), len(text.encode("utf-8")))
-            for (split, text), ids in zip(documents, each)]
-
-
-def encode_files(files, tokenizer, folder, val_percent, shard_tokens, workers):
-    """Encode files of documents into the shards of a folder; returns a Counter of what was done.
-
-    A document may go on in the next shard. The ids of a split first go to a temporary file without
-    a name, so memory holds one batch of documents or one shard. New shards are made in folder/.new,
-    and the old ones stay until all are made. Then all old ones go before the first new one comes:
-    if shards of two --val-percent lay side by side, train and val would share documents.
-    """
-    new, counts = folder / ".new", Counter()
-    with (runs.locked(folder, "bpe.py encode"), disk.naming(folder),
-          tempfile.TemporaryFile(dir=folder) as train, tempfile.TemporaryFile(dir=folder) as val):
-        runs.settle(new, folder)
-        ids_of = {"val": val, "train": train}
-        documents = (pair for path in files for pair in read_documents(path, val_percent))
-        encode_into(ids_of, documents, tokenizer, workers, counts)
-        if not counts["bytes"]:
-            raise ValueError(f"{files[0]}: no text in the input")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        try:
-            for split, file in ids_of.items():
-                file.seek(0)
-                n_tokens = counts[f"{split} tokens"]
-                for k in range(-(-n_tokens // shard_tokens)):           # rounded up
-                    ids = np.fromfile(file, np.uint32, shard_tokens)
-                    write_shard(new / f"{split}_{k:06d}.bin", ids, tokenizer)
-                if not n_tokens:
-                    print(f"bpe.py: no {split} documents, so no {split} shard", file=sys.stderr)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        names = [path.name for path in folder.iterdir()]
-        old = [name for name in names if regex.fullmatch(r"(train|val)_\d{6,}\.bin", name)]
-        runs.publish(new, folder, "train_000000.bin", old)
-    return counts
-
-
-def encode_into(ids_of, documents, tokenizer, workers, counts):
-    """Append the ids of all documents to the files ids_of[split] and count them."""
-    start = time.perf_counter()
-    batches = batches_of(documents, lambda document: len(document[1]), BATCH_CHARACTERS)
-    tokenizer.encoder.pairs             # made once, before the processes are forked
-    work = functools.partial(encode_documents, tokenizer)
-    for batch in in_processes(work, batches, workers):
-        for split, ids, n_bytes in batch:
-            ids_of[split].write(ids)
-            counts[f"{split} documents"] += 1
-            counts[f"{split} tokens"] += len(ids)
-            counts["bytes"] += n_bytes
-        seconds, mb = time.perf_counter() - start, counts["bytes"] / 1e6
-        if seconds > 2:
-            n_documents = counts["train documents"] + counts["val documents"]
-            progress.show(f"encode: {n_documents:,} documents, {mb:,.0f} MB, "
-                          f"{mb / seconds:.1f} MB/s")
-    if time.perf_counter() - start > 2:
-        print(file=sys.stderr)
+        text = path.read_bytes().decode("utf-8")
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    end = len(text) * (100 - val_percent) // 100
+    if val_percent:
+        end = text.rfind("\n", 0, end) + 1 or end
+    for split, half in (("train", text[:end]), ("val", text[end:])):
+        if half:
+            yield split, half

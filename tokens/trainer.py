@@ -100,7 +100,8 @@ def in_processes(function, items, workers, fewest=2):
 def learn(texts, pattern, vocab_size, n_special, ties="rustbpe", min_frequency=1, workers=1):
     """Texts -> [token (bytes)], as many as leave room for the special tokens.
 
-    ValueError for an empty corpus, or a vocab_size without room for the single bytes.
+    texts: an iterable of str, or what count_pieces has made of it. ValueError for an empty corpus,
+    or a vocab_size without room for the single bytes.
     """
     if isinstance(texts, str) or ties not in TIES:
         raise ValueError(f"texts: an iterable of documents, such as [text]; ties {ties!r}: one of "
@@ -109,7 +110,7 @@ def learn(texts, pattern, vocab_size, n_special, ties="rustbpe", min_frequency=1
     if n_tokens < 256:
         raise ValueError(f"vocab_size {vocab_size}: vocabulary smaller than 256 bytes and "
                          f"{n_special} special tokens")
-    counts = count_pieces(texts, pattern, workers)
+    counts = texts if isinstance(texts, dict) else count_pieces(texts, pattern, workers)
     if not counts:
         raise ValueError("cannot train on an empty corpus")
     tokens = train(counts, n_tokens, ties, min_frequency)

@@ -42,14 +42,17 @@ What is kept:
     rights        what a page says of its own use
     words         English words and sentences, as spaCy splits them
     quality       the words of a text as numbers, for the rules of Gopher and FineWeb
-    dedup         near-duplicates
+    dedup         near-duplicates: signatures and clusters
+    dedup_steps   near-duplicates in files: the command, in three steps
+    matching      near-duplicates in files: keys, pairs, and which documents go
     pii           e-mail addresses and other personal data
 
 What is asked for later:
     search        the page that answers a query, by BM25
 
 The run of data.py:
-    pipeline      sources, workers, units, shards
+    pipeline      sources, workers, units, and the phases of a run
+    results       the results of each file, shards of all of them, the report
     options       its options and settings
     funnel        what every stage did
     examples      a made-up page for each stage, for data.py --check

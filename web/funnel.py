@@ -38,6 +38,21 @@ class Funnel:
             if len(examples) < MAX_EXAMPLES:
                 examples.append({"url": doc["url"], "text": doc.get("text", "")[:MAX_TEXT]})
 
+    def counted(self):
+        """What was counted so far, for JSON: counts, reasons and examples of every stage."""
+        return {"reader": self.reader, "counts": self.counts, "reasons": self.reasons,
+                "examples": self.examples}
+
+    def merge(self, counted):
+        """Add what another funnel of the same stages has counted, of documents that come later."""
+        self.reader.update(counted["reader"])
+        for stage, counts in counted["counts"].items():
+            self.counts[stage].update(counts)
+            self.reasons[stage].update(counted["reasons"][stage])
+            for reason, examples in counted["examples"][stage].items():
+                mine = self.examples[stage][reason]
+                mine += examples[:MAX_EXAMPLES - len(mine)]
+
     def report(self):
         """The contents of report.json."""
         stages = {}

@@ -4,13 +4,21 @@ Settings go into report.json, and a killed run goes on only with the same ones.
 """
 
 import argparse
-import os
+import sys
 from dataclasses import dataclass, fields
 
-from run import command
+from run import command, tasks
 
 VERSIONS = ("0.10", "v1")       # of FineWeb's rules, see web/quality.py
 ORDERS = ("paper", "script")    # of the stages, see data.ORDERS
+PHASES = {                      # of a run, see web/pipeline.py
+    "pages": tasks.ALL,
+    "pairs": tasks.ALL,
+    "clusters": tasks.FIRST,
+    "rest": tasks.ALL,
+    "shards": tasks.ALL,
+    "publish": tasks.FIRST,
+}
 PII = ("email", "ip", "ssn", "phone")
 
 
@@ -52,7 +60,7 @@ def parse_args(argv):
         help="the first N files of --crawl, about a gigabyte each (default: 1)")
     add("--run", default="out/demo", metavar="DIR",
         help="run folder, documents go to DIR/docs (default: %(default)s)")
-    add("--workers", type=int, default=os.cpu_count(), metavar="N",
+    add("--workers", type=int, default=tasks.workers_here(), metavar="N",
         help="processes (default: one per CPU, here %(default)s)")
     add("--dump", metavar="NAME",
         help="the column dump (default: CC-MAIN-... if the path has it, else local)")
@@ -89,6 +97,8 @@ def parse_args(argv):
     add("--no-rights", dest="rights", action="store_false",
         help="do not ask pages for their rights, and note no licences")
 
+    tasks.add_options(parser, PHASES)
+
     add = parser.add_argument_group("instead of a run").add_argument
     add("--check", action="store_true",
         help="check data.py: its doctests, and a made-up page for each stage")
@@ -106,6 +116,7 @@ def check(args, parser, argv):
         if not args.rights:
             parser.error(f"--no-rights: {why}")
         command.refuse(parser, argv, {"check", "paths"}, "--check reads no crawl")
+    tasks.check_options(parser, args, PHASES)
     for name, n in (("workers", args.workers), ("files", args.files)):
         if n is not None and n < 1:
             parser.error(f"--{name} {n}: at least 1")
@@ -125,3 +136,9 @@ def settings_of(args):
         value = given[field.name]
         settings[field.name] = tuple(value) if isinstance(value, list) else value
     return Settings(**settings)
+
+
+def slurm_script(args, argv):
+    """The script of --slurm N, which runs this command as N tasks."""
+    words = [sys.executable, "data.py", *tasks.without_slurm(argv)]
+    return tasks.slurm_script(words, args.slurm, PHASES, f"{args.run}/log")

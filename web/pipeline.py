@@ -1,30 +1,42 @@
 """How data.py's run reads, works and writes: pages in, worker processes, units, shards out.
 
-Near-duplicates are known only when all documents are, so a run makes two passes. The first takes
-each document up to its signature, a few hundred documents (a unit) at a time. Each unit is a file,
-and a run that was killed goes on after the last one. Then web/dedup.py finds the near-duplicates.
-The second pass takes the other documents through the remaining stages into shards.
+Near-duplicates are known only when all documents are. So a run has six phases, which several tasks
+may share (run/tasks.py):
 
-RUN/docs/.new holds the files of a run that is not complete:
+    pages       by files    each page up to its signature, some hundred documents (a unit) at a time
+    pairs       by bands    pairs of near-duplicates (web/matching.py)
+    clusters    task 0      which documents go
+    rest        by files    the others through the remaining stages
+    shards      by shards   10,000 documents each, cut over the files in their order
+    publish     task 0      the report; all moves to RUN/docs
 
-    identity.json           what the run is made of; another run does not go on with it
-    units/000000.jsonl      256 documents after the first pass, with their texts or reasons
-    units/000000.*          their names and band keys, then which of them go (web/dedup.py)
-    spent_s                 seconds up to the last unit
-    first.json              what the reader of WARCs counted; here when the first pass is complete
-    index.npy               band keys, for --save-index
-    shards/                 what will be moved to RUN/docs, report.json last
+RUN/docs/.new holds the files of a run that is not complete, in a folder named by a hash of all that
+the run is made of, so that another run does not go on with it:
 
-Workers get single documents and answer in the order of the input, so their number changes nothing
-in what is written.
+    tasks.json, done/           how many tasks there are, and the phases that they have completed
+    sources.TASK.json           the SHA-256 of each file that a task reads
+    units/000003-000000.jsonl   file 3: its first 256 documents, with their texts or reasons
+    units/000003-000000.*       their names and band keys, then which of them go (web/matching.py)
+    units/000003.json           what the reader counted; here when all of file 3 was read
+    spent.TASK                  seconds up to the last unit
+    pairs/                      pairs of near-duplicates
+    index.npy                   band keys, for --save-index
+    rest/000003.jsonl           the documents of file 3 that stay, as they stand in shards
+    rest/000003.dropped.json    lines for dropped.tsv.gz
+    rest/000003.json            its funnel
+    rest/000003.rows.json       how many documents stay; written last
+    shards/                     what will be moved to RUN/docs, report.json last
+
+A run that was killed goes on after the last unit of each file. Workers get single documents and
+answer in the order of the input. So neither their number nor that of tasks changes anything in what
+is written.
 """
 
 import contextlib
 import functools
-import gzip
-import io
 import itertools
 import json
+import operator
 import os
 import re
 import shutil
@@ -37,14 +49,11 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
-from run import disk, progress, runs
-from web import dedup, remote
+from run import disk, progress, runs, tasks
+from web import matching, options, remote, results
 from web.funnel import MAX_TEXT
 from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
 
-COLUMNS = ("text", "id", "dump", "url", "date", "file_path", "language", "language_score",
-           "token_count", "license")
-SHARD_DOCUMENTS = 10_000
 UNIT = 256                      # documents; a killed run loses no more
 TOGETHER = 4                    # documents that a worker is sent at once
 HOME = Path(__file__).parent.parent
@@ -90,11 +99,16 @@ def warcs_in(folder):
 
 
 class Documents:
-    """A document for every page in the files, in order: a dict that collects FineWeb's columns."""
+    """A document for every page in the files, in order: a dict that collects FineWeb's columns.
 
-    def __init__(self, files, run_dir, dump=None):
+    skip: how many pages at the start of each file are read and left out. A document's "file" is the
+    position of its file.
+    """
+
+    def __init__(self, files, run_dir, dump=None, skip=None):
         self.files, self.run_dir, self.dump = files, run_dir, dump
-        self.counts = Counter()             # of the records, see read_warc
+        self.skip = skip or [0] * len(files)
+        self.counts = [Counter() for _ in files]    # of each file's records, see read_warc
         self.file, self.n_before = None, 0  # the file that is read, and how many were read before
 
     def __iter__(self):
@@ -102,10 +116,11 @@ class Documents:
             columns = {"dump": self.dump or snapshot_of(path), "file_path": self.name_of(path)}
             with remote.open_url(path) if is_address(path) else open(path, "rb") as file:
                 self.file, self.n_before = file, n
-                for record in read_warc(file, self.counts):
-                    if record.type in DOCUMENT_TYPES:
-                        yield {"url": record.url, "id": record.id, "date": record.date,
-                               "license": None, **columns, "record": record}
+                records = read_warc(file, self.counts[n])
+                pages = (record for record in records if record.type in DOCUMENT_TYPES)
+                for record in itertools.islice(pages, self.skip[n], None):
+                    yield {"url": record.url, "id": record.id, "date": record.date,
+                           "license": None, **columns, "record": record, "file": n}
 
     def name_of(self, path):
         """A file's name for the column file_path: relative to the run folder, if it lies there."""
@@ -190,16 +205,16 @@ def worker_processes(n, function):
                 f"with fewer --workers") from None
 
 
-def with_progress(items, label, n_before=0, share_done=lambda: 0):
+def with_progress(items, label, share_done=lambda: 0):
     """The items, with a line on standard error now and then: how many, how fast, how long still.
 
-    n_before: items of a killed run; share_done: a function that tells the part done, if known.
+    share_done: a function that tells the part done, if known.
     """
     start, n = time.perf_counter(), 0
     for n, item in enumerate(items, 1):
         if n % 100 == 0:
             seconds, share = time.perf_counter() - start, share_done()
-            line = f"{label}: {n_before + n:,} documents, {n / seconds:,.0f} a second"
+            line = f"{label}: {n:,} documents, {n / seconds:,.0f} a second"
             if share > 0:
                 line += f", about {progress.duration(seconds / share * (1 - share))} left"
             progress.show(line)
@@ -225,40 +240,30 @@ def digests(paths):
     return found
 
 
-def identity(files, dump, settings, stages=()):
-    """What a run is made of: settings, and the contents of pages, lists, models and program."""
+def identity(job):
+    """What a run is made of: settings, and the contents of lists, models and program.
+
+    Of its files there are only the names: each task looks at the contents of its own, see begin.
+    """
     program = []
     for pattern in PROGRAM:
         for path in sorted(HOME.glob(pattern)):
             program.append([str(path.relative_to(HOME)), digest_of(path)])
-    return json.dumps({                     # names that are no text as \\udc.. too
+    return {                                # names that are no text as \\udc.. too
         "program": program,
-        "files": [[str(path), digest_of(path)] for path in files],
-        "dump": dump,
-        "settings": vars(settings),
-        "lists": digests(settings.files),
+        "files": [str(path) for path in job.files],
+        "dump": job.dump,
+        "settings": vars(job.settings),
+        "lists": digests(job.settings.files),
+        "index": digests(job.index),
+        "save_index": bool(job.save_index),
         "unit": UNIT,
-        "stages": stages,
-    })
+        "shard": results.SHARD_DOCUMENTS,
+        "stages": list(job.stages),
+    }
 
 
 # ---------------------------------------------------------------------------------------- the run
-
-
-@contextlib.contextmanager
-def gzip_text(file):
-    """Text that is gzipped into a file, which is closed at the end of the block.
-
-    The bytes depend on the text only: they hold no name and no time.
-    """
-    with file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packer:
-        with io.TextIOWrapper(packer, encoding="utf-8", newline="\n") as text:
-            yield text
-
-
-def write_json(path, value):
-    """Write a JSON file, whole."""
-    disk.write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 @dataclass
@@ -270,10 +275,12 @@ class Job:
     settings: object            # web.options.Settings
     stages: dict                # name: function of a document and the tools, in their order
     tools: object               # data.Tools
-    funnel: object              # web.funnel.Funnel
+    new_funnel: object          # a function that makes an empty web.funnel.Funnel
     n_workers: int
-    index: tuple = ()           # files of band keys of earlier crawls (web/dedup.py)
+    index: tuple = ()           # files of band keys of earlier crawls (web/matching.py)
     save_index: Path | None = None
+    task: tasks.Task = tasks.ALONE
+    phase: str | None = None    # the one phase to do
 
     @property
     def passes(self):
@@ -282,83 +289,133 @@ class Job:
         n = names.index("minhash") + 1
         return names[:n], names[n:]
 
+    @property
+    def staged(self):
+        """The folder of complete results, on their way to RUN/docs."""
+        return self.run_dir / "docs" / ".new" / "shards"
+
 
 def run_job(job):
-    """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json.
+    """Read WARCs, write RUN/docs: shards of documents, dropped.tsv.gz, report.json. -> Funnel
 
     All is made in RUN/docs/.new and moved when complete, report.json last. What an earlier run
-    made stays until then.
+    made stays until then. Returns None if this task has not published the results.
     """
     check_index(job)
-    docs = job.run_dir / "docs"
-    new = docs / ".new"
-    with runs.locked(docs, "data.py"):
-        runs.settle(new / "shards", docs)
-        made_of = identity(job.files, job.dump, job.settings, list(job.stages))
-        recorded = new / "identity.json"
-        if not recorded.exists() or recorded.read_bytes() != made_of.encode():
-            shutil.rmtree(new, ignore_errors=True)
-            (new / "units").mkdir(parents=True)
-            disk.write_text(recorded, made_of)
+    docs, published = job.run_dir / "docs", []
+    with tasks.locked(docs, "data.py", job.task):
+        if job.task.index == 0:
+            runs.settle(job.staged, docs)
+        phases = begin(job)
+        folder = phases.folder
         try:
-            take_through = functools.partial(take, job.stages, job.tools)
-            with worker_processes(job.n_workers, take_through) as each:
-                first_pass(job, new, each)
-                second_pass(job, new, each)
+            phases.run("pages", lambda: read_pages(job, folder))
+            phases.run("pairs", lambda: find_pairs(job, folder))
+            phases.run("clusters", lambda: join_pairs(job, folder))
+            phases.run("rest", lambda: take_the_rest(job, folder))
+            phases.run("shards", lambda: results.write_shards(job, folder))
+            phases.run("publish", lambda: published.append(results.publish(job, folder)))
         finally:
-            if not any((new / "units").glob("*.jsonl")):    # nothing to go on from
-                shutil.rmtree(new, ignore_errors=True)
-        if job.save_index:      # perhaps to another disk, where it may fail: before the old goes
-            with open(new / "index.npy", "rb") as made, disk.whole_file(job.save_index) as out:
-                shutil.copyfileobj(made, out)
-        with cores.uninterrupted():
-            replaced = {path.name for path in (new / "shards").iterdir()}
-            old = [path.name for path in docs.glob("*.jsonl.gz") if path.name not in replaced]
-            runs.publish(new / "shards", docs, "report.json", old)
-        shutil.rmtree(new, ignore_errors=True)
+            nothing = not any((folder / "units").glob("*.jsonl"))
+            if job.task == tasks.ALONE and nothing:         # nothing to go on from
+                shutil.rmtree(docs / ".new", ignore_errors=True)
+        if phases.is_complete():
+            phases.finish()
+    return published[0] if published else None
 
 
 def check_index(job):
     """An index that cannot be read or written is an error before an hour of work."""
     for path in job.index:
-        dedup.load_index(path, job.settings.fineweb)
+        matching.load_index(path, job.settings.fineweb)
     folder = Path(job.save_index or ".").parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{job.save_index}: its folder {folder} is not there; "
                                 f"make it, or name another file")
 
 
-def first_pass(job, new, each):
-    """Write the units that are not there yet: documents, and their names and band keys."""
-    units = new / "units"
-    n_units = len(list(units.glob("*.jsonl")))
-    n_before = n_units * UNIT
-    if n_units:
-        runs.add_earlier(float((new / "spent_s").read_text(encoding="utf-8")))
-    if (new / "first.json").exists():
-        return
-    documents = Documents(job.files, job.run_dir, job.dump)
-    found = iter(documents)
-    if n_units:
-        print(f"{new}: going on behind {n_before:,} documents", file=sys.stderr)
-        next(itertools.islice(found, n_before - 1, None), None)     # read again, no more
+def sources_of(job):
+    """[number, SHA-256] of the files that the job's task reads."""
+    return [[n, digest_of(job.files[n])] for n in job.task.share(range(len(job.files)))]
+
+
+def begin(job):
+    """The Phases of the run, after a look whether the task's files are those that it began with."""
+    sources = sources_of(job)
+    place = job.run_dir / "docs" / ".new"
+    phases = tasks.Phases(place, job.task, options.PHASES, identity(job), job.phase)
+    record = phases.folder / f"sources.{job.task.index}.json"
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != sources:
+        if job.task != tasks.ALONE:
+            raise ValueError(f"{phases.folder}: files of task {job.task} have changed since the "
+                             f"run was begun; end all tasks and remove the folder, then start "
+                             f"them again")
+        shutil.rmtree(phases.folder)
+        return begin(job)
+    for name in ("units", "pairs", "rest"):
+        (phases.folder / name).mkdir(exist_ok=True)
+    results.write_json(record, sources)
+    return phases
+
+
+# --------------------------------------------------------------------------------------- the phases
+
+
+def unfinished(job, folder, name):
+    """The numbers of a task's files that have no record yet: folder/000003.NAME for file 3."""
+    mine = job.task.share(range(len(job.files)))
+    return [n for n in mine if not (folder / f"{n:06}.{name}").exists()]
+
+
+def by_file(docs, n):
+    """Yields (position, its documents) for each of n files, also for those without documents.
+
+    docs: in the order of files. When the documents of a file have been taken, one of a later file
+    has been asked for: so all that is to be read of this file has been read.
+    """
+    groups = itertools.groupby(docs, key=operator.itemgetter("file"))
+    group = next(groups, None)
+    for position in range(n):
+        if group and group[0] == position:
+            yield position, group[1]
+            group = next(groups, None)
+        else:
+            yield position, ()
+
+
+def read_pages(job, folder):
+    """Write the units of the task's files that are not there yet, and then each file's record."""
+    units, spent = folder / "units", folder / f"spent.{job.task.index}"
+    numbers = unfinished(job, units, "json")
+    begun = [len(list(units.glob(f"{n:06}-*.jsonl"))) for n in numbers]
+    if spent.exists():
+        runs.add_earlier(float(spent.read_text(encoding="utf-8")))
+        print(f"{folder}: going on behind {len(list(units.glob('*.jsonl')))} units of documents",
+              file=sys.stderr)
+    skip = [n * UNIT for n in begun]                        # these are read again, no more
+    documents = Documents([job.files[n] for n in numbers], job.run_dir, job.dump, skip)
     before, _ = job.passes
-    made = with_progress(each(before, found), "pass 1", n_before, documents.share_read)
-    for number in itertools.count(n_units):
-        unit = list(itertools.islice(made, UNIT))
-        if not unit:
-            break
-        disk.write_text(new / "spent_s", f"{runs.seconds_spent():.1f}\n")
-        write_unit(units, f"{number:06}", unit)
-    write_json(new / "first.json", documents.counts)
+    with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
+        made = with_progress(each(before, iter(documents)), "pass 1", documents.share_read)
+        for position, docs in by_file(made, len(numbers)):
+            number = f"{numbers[position]:06}"
+            docs = iter(docs)
+            for unit in itertools.count(begun[position]):
+                some = list(itertools.islice(docs, UNIT))
+                if not some:
+                    break
+                disk.write_text(spent, f"{runs.seconds_spent():.1f}\n")
+                write_unit(units, f"{number}-{unit:06}", some)
+            results.write_json(units / f"{number}.json", documents.counts[position])
 
 
 def write_unit(units, stem, docs):
     """Write the files of a unit, that of its documents last."""
     kept = [doc for doc in docs if not doc["reason"]]
-    signatures = np.array([doc.pop("signature") for doc in kept], np.uint64)
-    signatures = signatures.reshape(-1, dedup.BANDS * dedup.ROWS)
-    dedup.save_keys(units, stem, signatures, map(dedup.name_of, kept))
+    for doc in kept:
+        del doc["file"]                 # its position among the files of this task
+    keys = matching.keys_of([doc.pop("signature") for doc in kept])
+    matching.save_keys(units, stem, keys, map(matching.name_of, kept))
     with disk.whole_file(units / f"{stem}.jsonl") as out:
         for doc in docs:
             if doc["reason"]:
@@ -367,47 +424,31 @@ def write_unit(units, stem, docs):
             out.write(json.dumps(doc, ensure_ascii=False).encode() + b"\n")
 
 
-def second_pass(job, new, each):
-    """Find duplicates, take the others through the last stages, write shards and report.
+def find_pairs(job, folder):
+    """Find the task's part of the pairs of near-duplicates."""
+    start = time.process_time()
+    if any((folder / "units").glob("*.jsonl")):
+        matching.find_pairs(folder / "units", folder / "pairs", job.task, job.index,
+                            job.settings.fineweb)
+    seconds = time.process_time() - start
+    results.write_json(folder / f"minhash.{job.task.index}.json", {"seconds": seconds})
 
-    All of it goes to .new/shards; a second pass that was interrupted begins anew.
-    """
-    shards, funnel = new / "shards", job.funnel
-    shutil.rmtree(shards, ignore_errors=True)
-    shards.mkdir()
-    units = sorted((new / "units").glob("*.jsonl"))
-    if not units:
+
+def join_pairs(job, folder):
+    """Decide which documents go."""
+    start = time.process_time()
+    if not any((folder / "units").glob("*.jsonl")):
         names = ", ".join(map(str, job.files))
         raise ValueError(f"{names}: no response records, so no documents")
-    funnel.reader.update(json.loads((new / "first.json").read_text(encoding="utf-8")))
-    start = time.process_time()
-    save_index = new / "index.npy" if job.save_index else None
-    dedup.match(new / "units", job.index, save_index, job.settings.fineweb)
-    funnel.counts["minhash"]["seconds"] += time.process_time() - start
-
-    with gzip_text(open(shards / "dropped.tsv.gz", "wb")) as dropped:
-        dropped.write("url\tstage\treason\n")
-
-        def count(doc):
-            funnel.add(doc)
-            if doc["reason"]:
-                stage = doc["trail"][-1][0]
-                dropped.write(f"{doc['url']}\t{stage}\t{doc['reason']}\n")
-            return not doc["reason"]
-
-        for doc in after_first_pass(units):     # all before the others, so that rows keep an order
-            count(doc)
-            funnel.reader["page_cut"] += doc.get("page_cut", 0)
-        left = (doc for doc in after_first_pass(units) if not doc["reason"])
-        _, behind = job.passes
-        made = with_progress(each(behind, left), "pass 2")
-        write_shards(filter(count, made), shards)
-    write_json(shards / "report.json", funnel.report())
+    save_index = folder / "index.npy" if job.save_index else None
+    matching.join_pairs(folder / "units", folder / "pairs", save_index, job.settings.fineweb)
+    seconds = time.process_time() - start
+    results.write_json(folder / "minhash.clusters.json", {"seconds": seconds})
 
 
-def after_first_pass(units):
-    """The documents of all units in order; near-duplicates have that as their reason."""
-    for path in units:
+def after_first_pass(units, number):
+    """The documents of a file's units in order; near-duplicates have that as their reason."""
+    for path in sorted(units.glob(f"{number:06}-*.jsonl")):
         goes = iter(np.load(path.with_suffix(".drop.npy")).tolist())
         with open(path, encoding="utf-8") as lines:
             for doc in map(json.loads, lines):
@@ -417,15 +458,23 @@ def after_first_pass(units):
                 yield doc
 
 
-def write_shards(docs, folder):
-    """Write documents to 000000.jsonl.gz and so on, a line each with FineWeb's columns."""
-    docs = iter(docs)
-    for number in itertools.count():
-        some = itertools.islice(docs, SHARD_DOCUMENTS)
-        first = next(some, None)
-        if first is None:
-            return
-        with gzip_text(open(folder / f"{number:06}.jsonl.gz", "wb")) as shard:
-            for doc in itertools.chain([first], some):
-                row = {column: doc[column] for column in COLUMNS}
-                shard.write(json.dumps(row, ensure_ascii=False) + "\n")
+def take_the_rest(job, folder):
+    """Take what is left of the task's files through the last stages, and write their results."""
+    numbers = unfinished(job, folder / "rest", "rows.json")
+    accounts = [results.Account(job.new_funnel()) for _ in numbers]
+
+    def left():
+        for position, number in enumerate(numbers):
+            read = disk.read_json(folder / "units" / f"{number:06}.json")
+            accounts[position].funnel.reader.update(read)
+            for doc in after_first_pass(folder / "units", number):
+                accounts[position].add_first(doc)
+                if not doc["reason"]:
+                    yield {**doc, "file": position}
+
+    _, behind = job.passes
+    with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
+        made = with_progress(each(behind, left()), "pass 2")
+        for position, docs in by_file(made, len(numbers)):
+            results.write_file(folder / "rest", numbers[position], docs, accounts[position])
+            accounts[position] = None
