@@ -290,6 +290,11 @@ class Job:
         return names[:n], names[n:]
 
     @property
+    def of_task(self):
+        """A word behind each line of progress, where the lines of several tasks are mixed."""
+        return "" if self.task == tasks.ALONE else f" of task {self.task}"
+
+    @property
     def staged(self):
         """The folder of complete results, on their way to RUN/docs."""
         return self.run_dir / "docs" / ".new" / "shards"
@@ -318,7 +323,7 @@ def run_job(job):
         finally:
             nothing = not any((folder / "units").glob("*.jsonl"))
             if job.task == tasks.ALONE and nothing:         # nothing to go on from
-                shutil.rmtree(docs / ".new", ignore_errors=True)
+                phases.finish()
         if phases.is_complete():
             phases.finish()
     return published[0] if published else None
@@ -396,7 +401,8 @@ def read_pages(job, folder):
     documents = Documents([job.files[n] for n in numbers], job.run_dir, job.dump, skip)
     before, _ = job.passes
     with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
-        made = with_progress(each(before, iter(documents)), "pass 1", documents.share_read)
+        made = with_progress(each(before, iter(documents)), f"pass 1{job.of_task}",
+                             documents.share_read)
         for position, docs in by_file(made, len(numbers)):
             number = f"{numbers[position]:06}"
             docs = iter(docs)
@@ -474,7 +480,7 @@ def take_the_rest(job, folder):
 
     _, behind = job.passes
     with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
-        made = with_progress(each(behind, left()), "pass 2")
+        made = with_progress(each(behind, left()), f"pass 2{job.of_task}")
         for position, docs in by_file(made, len(numbers)):
             results.write_file(folder / "rest", numbers[position], docs, accounts[position])
             accounts[position] = None
