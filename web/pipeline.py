@@ -359,7 +359,8 @@ def begin(job):
         return begin(job)
     for name in ("units", "pairs", "rest"):
         (phases.folder / name).mkdir(exist_ok=True)
-    results.write_json(record, sources)
+    if not record.exists():
+        results.write_json(record, sources)
     return phases
 
 

@@ -96,18 +96,34 @@ def english_sentences(toywords):
 def start(words, task=None):
     """Start a command as a task."""
     more = ["--task", task] if task else []
-    return subprocess.Popen([sys.executable, *map(str, words), *more], cwd=ROOT,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                            start_new_session=True)
+    said = tempfile.TemporaryFile()
+    process = subprocess.Popen([sys.executable, *map(str, words), *more], cwd=ROOT, stdout=said,
+                               stderr=said, start_new_session=True)
+    process.said = said
+    return process
 
 
-def finish(process):
-    """Wait for a command; what it used."""
-    err = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"exit status {status}: {err[-500:]}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+def finish(processes):
+    """Wait for commands; of each the processor time and the most memory that it had, in MB.
+
+    Memory is looked up while they run: what wait4 tells begins with that of their parent.
+    """
+    used, memory = {}, {}
+    while len(used) < len(processes):
+        for process in processes:
+            if process in used:
+                continue
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+            if "VmHWM:" in status:                          # not when it has just ended
+                memory[process] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+            found, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if found and status:
+                process.said.seek(0)
+                raise RuntimeError(process.said.read()[-500:].decode("utf-8", "replace"))
+            if found:
+                used[process] = usage.ru_utime + usage.ru_stime, memory[process]
+        time.sleep(0.02)
+    return [used[process] for process in processes]
 
 
 def digest(docs):
@@ -134,8 +150,8 @@ def killed_twice(words, seconds, rng):
         hits += second.poll() is None
         os.killpg(second.pid, signal.SIGKILL)
         second.wait()
-    second = start(words, "1/2")
-    return finish(first), finish(second), hits
+    finish([first, start(words, "1/2")])
+    return hits
 
 
 def compare(name, crawl, folder, seed):
@@ -143,10 +159,10 @@ def compare(name, crawl, folder, seed):
     rng = random.Random(seed)
     words = ["data.py", crawl, "--workers", 1, "--run"]
     begun = time.monotonic()
-    cpu_s, _ = finish(start([*words, folder / "one"]))
+    [(cpu_s, _)] = finish([start([*words, folder / "one"])])
     seconds = time.monotonic() - begun
     want = digest(folder / "one" / "docs")
-    *_, hits = killed_twice([*words, folder / "two"], seconds / 2, rng)
+    hits = killed_twice([*words, folder / "two"], seconds / 2, rng)
     same = digest(folder / "two" / "docs") == want
     print(f"{name}: {len(want) - 2} shards by one task ({cpu_s:.0f} s of processor time), by two "
           f"of which one was killed {hits} times: {'the same' if same else 'NOT THE SAME'}",
@@ -165,8 +181,7 @@ def compare_dedup(n, folder):
         for step, more in steps.items():
             words = ["-m", "web.dedup", step, *more, "--work", work]
             started = [start(words, f"{i}/{n_tasks}") for i in range(n_tasks)]
-            used = [finish(process) for process in started]
-            each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in used)
+            each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in finish(started))
             print(f"{n:,} documents, {step} by {n_tasks}: {each}", flush=True)
         results.append({path.name: path.read_bytes() for path in sorted(out.glob("*.gz"))})
     same = results[0] == results[1]
