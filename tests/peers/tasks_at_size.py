@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parent))
 import dedup_scale  # noqa: E402
 
 # ----------------------------------------------------------------------------------------- inputs
@@ -55,11 +56,9 @@ def cut(paths, folder, n=6):
 
 def write_texts(folder, n, n_files=8):
     """Write a WET crawl of n texts of a hundred words each; every tenth changes an earlier one."""
-    from web import toywords
-
     rng, kept = random.Random(0), []
     folder.mkdir(parents=True)
-    sentences = english_sentences(toywords)
+    sentences = english_sentences()
     for k in range(n_files):
         with gzip.open(folder / f"{k:06}.warc.wet.gz", "wb", compresslevel=1) as out:
             for i in range(n * k // n_files, n * (k + 1) // n_files):
@@ -76,17 +75,17 @@ def write_texts(folder, n, n_files=8):
                 out.write(head.encode() + body + b"\r\n\r\n")
 
 
-def english_sentences(toywords):
-    """Some thousand English sentences of twelve words, made of a few hundred words."""
-    rng = random.Random(1)
-    names = "water light river garden letter window market road morning music stone paper".split()
-    verbs = "carried found opened crossed followed painted watched remembered repaired".split()
-    hows = "slowly yesterday again together quietly often before after without".split()
-    sentences = []
-    for i in range(20_000):
-        a, b, c = rng.sample(names, 3)
-        sentences.append(f"The {a} of the {b} was {rng.choice(hows)} {rng.choice(verbs)} by "
-                         f"people who have {rng.choice(verbs)} a {c} with number {i} in the town.")
+def english_sentences():
+    """Some thousand sentences of English words, which are those of this project's documents."""
+    rng, found = random.Random(1), set()
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        found.update(re.findall(r"\b[a-z]{3,9}\b", path.read_text(encoding="utf-8")))
+    vocabulary, sentences = sorted(found), []
+    for _ in range(20_000):
+        chosen = rng.sample(vocabulary, 9)
+        for small in ("the", "of", "and"):
+            chosen.insert(rng.randrange(len(chosen)), small)
+        sentences.append(" ".join(chosen).capitalize() + ".")
     return sentences
 
 
