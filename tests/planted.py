@@ -1637,8 +1637,8 @@ FAULTS = [
           "            done = at",
           "tests/test_pii.py::test_redact"),
     Fault("duplicates-keep-their-bytes-in-the-funnel", "web/pipeline.py",
-          "                    doc[\"trail\"][-1][2] = 0",
-          "                    doc[\"trail\"][-1][1] = 0",
+          "            doc[\"trail\"][-1][2] = 0",
+          "            doc[\"trail\"][-1][1] = 0",
           "tests/test_pipeline.py::test_pipeline_end_to_end"),
     # -------------------------------------------------------------------------------- run/tasks.py
     Fault("only-task-0-is-waited-for", "run/tasks.py",

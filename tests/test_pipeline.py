@@ -68,7 +68,7 @@ def products(run_dir):
 
 def units_of(run_dir):
     """The files of documents of an unfinished run."""
-    return list((run_dir / "docs" / ".new").glob("*/units/*-*.jsonl"))
+    return list((run_dir / "docs" / ".new").glob("*/units/*/*.jsonl"))
 
 
 def made_of(run_dir, settings):

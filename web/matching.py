@@ -5,15 +5,15 @@ A work folder holds what the steps leave for each file NAME.jsonl.gz of document
     sign    NAME.keys.npy           its documents' band keys (14, n) uint64: one row for each band
             NAME.names.tsv          their dates, addresses and ids
             NAME.signed.json        the record, written last
-    match   pairs.BAND.PART.npy     (2, m) int64: pairs of documents with the same key
-            index.BAND.PART.npy     (q,) int64: documents with a key of an earlier crawl
+    match   pairs.BAND.PART.npy     (2, m) int32: pairs of documents with the same key
+            index.BAND.PART.npy     (q,) int32: documents with a key of an earlier crawl
             NAME.drop.npy           (n,) bool: which documents go
             matched.json            the record, written last
 
 `match` numbers the documents of all files in order. It looks for pairs in one band at a time, which
 needs 40 bytes a document. A band of many documents is divided by the keys' first bits, so no part
 has more than MOST_AT_ONCE. Tasks share the bands and parts. One of them joins all pairs to
-clusters, which needs 30 bytes a document, and 300 for each cluster of several.
+clusters, which needs 16 bytes a document, and 300 for each cluster of several.
 
 Of a cluster the document stays that was fetched first (the least date, then url, then id), in
 whatever order the files come. Contents decide, not names, sizes or times: each record has the
@@ -228,12 +228,14 @@ class Documents:
             remake = f"python -m web.dedup sign FILE --work {work}"
             keys = load_array(self.work / f"{stem}.keys.npy", (BANDS, None), [np.uint64], remake)
             self.sizes.append(keys.shape[1])
+        # Numbers of four bytes, as long as they suffice: join_pairs has one for each document.
+        self.number = np.int32 if sum(self.sizes) < 2 ** 31 else np.int64
 
     def __len__(self):
         return sum(self.sizes)
 
     def band(self, k, part=0, parts=1):
-        """Numbers and keys of the documents in a part of a band: (m,) int64, (m,) uint64.
+        """Numbers and keys of the documents in a part of a band: (m,) int32, (m,) uint64.
 
         Keys of a part have the same first bits. Documents without a signature are in no part.
         """
@@ -245,7 +247,7 @@ class Documents:
             inside = keys != NO_SIGNATURE
             if parts > 1:
                 inside &= (keys >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32) == part
-            numbers.append(first + np.flatnonzero(inside))
+            numbers.append(np.flatnonzero(inside).astype(self.number) + self.number(first))
             found.append(keys[inside])
             first += n
         return np.concatenate(numbers), np.concatenate(found)
@@ -289,7 +291,7 @@ def find_pairs(work, to, task, index=(), version="0.10"):
 def pairs_of_band(documents, k, part, parts, earlier):
     """The pairs of documents in a part of a band, and the documents that earlier crawls have.
 
-    -> (m,), (m,), (q,) int64, numbers of documents. earlier: indices, each (14, m).
+    -> (m,), (m,), (q,) int32, numbers of documents. earlier: indices, each (14, m).
     """
     numbers, keys = documents.band(k, part, parts)
     left, right = dedup.same_keys(keys)
@@ -319,13 +321,13 @@ def join_pairs(work, found, save_index=None, version="0.10"):
     """
     work, documents = Path(work), Documents(work)
     n = len(documents)
-    root, of_index = np.arange(n), np.zeros(n, bool)
+    root, of_index = np.arange(n, dtype=documents.number), np.zeros(n, bool)
     for path in sorted(found.glob("pairs.*.npy")):
         dedup.join(root, *np.load(path))
     for path in sorted(found.glob("index.*.npy")):
         of_index[root[np.load(path)]] = True                # marks the root of a whole cluster
     old = of_index[root]
-    several = root != np.arange(n)
+    several = root != np.arange(n, dtype=documents.number)
     several[root[several]] = True
     drop = several | old
     drop[[i for i in first_of_clusters(documents, root, several) if not old[i]]] = False

@@ -6,6 +6,7 @@ Settings go into report.json, and a killed run goes on only with the same ones.
 import argparse
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from run import command, tasks
 
@@ -140,5 +141,6 @@ def settings_of(args):
 
 def slurm_script(args, argv):
     """The script of --slurm N, which runs this command as N tasks."""
-    words = [sys.executable, "data.py", *tasks.without_slurm(argv)]
+    script = str(Path(__file__).resolve().parents[1] / "data.py")
+    words = [sys.executable, script, *tasks.without_slurm(argv)]
     return tasks.slurm_script(words, args.slurm, PHASES, f"{args.run}/log")

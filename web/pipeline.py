@@ -15,9 +15,10 @@ the run is made of, so that another run does not go on with it:
 
     tasks.json, done/           how many tasks there are, and the phases that they have completed
     sources.TASK.json           the SHA-256 of each file that a task reads
-    units/000003-000000.jsonl   file 3: its first 256 documents, with their texts or reasons
-    units/000003-000000.*       their names and band keys, then which of them go (web/matching.py)
-    units/000003.json           what the reader counted; here when all of file 3 was read
+    units/000003/000000.jsonl   file 3: its first 256 documents, with their texts or reasons
+    keys/000003.*               names and band keys of all that stay of file 3, then which of them
+                                are near-duplicates (web/matching.py)
+    keys/000003.counts.json     what the reader counted; written when all of file 3 was read
     spent.TASK                  seconds up to the last unit
     pairs/                      pairs of near-duplicates
     index.npy                   band keys, for --save-index
@@ -50,7 +51,7 @@ from model import cores                # before NumPy
 import numpy as np
 
 from run import disk, progress, runs, tasks
-from web import matching, options, remote, results
+from web import dedup, matching, options, remote, results
 from web.funnel import MAX_TEXT
 from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
 
@@ -290,6 +291,11 @@ class Job:
         return names[:n], names[n:]
 
     @property
+    def of_task(self):
+        """A word behind each line of progress, where the lines of several tasks are mixed."""
+        return "" if self.task == tasks.ALONE else f" of task {self.task}"
+
+    @property
     def staged(self):
         """The folder of complete results, on their way to RUN/docs."""
         return self.run_dir / "docs" / ".new" / "shards"
@@ -316,9 +322,9 @@ def run_job(job):
             phases.run("shards", lambda: results.write_shards(job, folder))
             phases.run("publish", lambda: published.append(results.publish(job, folder)))
         finally:
-            nothing = not any((folder / "units").glob("*.jsonl"))
+            nothing = not any((folder / "units").glob("*/*.jsonl"))
             if job.task == tasks.ALONE and nothing:         # nothing to go on from
-                shutil.rmtree(docs / ".new", ignore_errors=True)
+                phases.finish()
         if phases.is_complete():
             phases.finish()
     return published[0] if published else None
@@ -352,9 +358,10 @@ def begin(job):
                              f"them again")
         shutil.rmtree(phases.folder)
         return begin(job)
-    for name in ("units", "pairs", "rest"):
+    for name in ("units", "keys", "pairs", "rest"):
         (phases.folder / name).mkdir(exist_ok=True)
-    results.write_json(record, sources)
+    if not record.exists():
+        results.write_json(record, sources)
     return phases
 
 
@@ -384,39 +391,42 @@ def by_file(docs, n):
 
 
 def read_pages(job, folder):
-    """Write the units of the task's files that are not there yet, and then each file's record."""
-    units, spent = folder / "units", folder / f"spent.{job.task.index}"
-    numbers = unfinished(job, units, "json")
-    begun = [len(list(units.glob(f"{n:06}-*.jsonl"))) for n in numbers]
+    """Write the units of the task's files that are not there yet, and then each file's keys."""
+    keys, spent = folder / "keys", folder / f"spent.{job.task.index}"
+    numbers = unfinished(job, keys, "counts.json")
+    units = [folder / "units" / f"{n:06}" for n in numbers]
+    begun = [len(list(unit.glob("*.jsonl"))) for unit in units]
     if spent.exists():
         runs.add_earlier(float(spent.read_text(encoding="utf-8")))
-        print(f"{folder}: going on behind {len(list(units.glob('*.jsonl')))} units of documents",
-              file=sys.stderr)
+        print(f"{folder}: going on behind what a killed run has done", file=sys.stderr)
     skip = [n * UNIT for n in begun]                        # these are read again, no more
     documents = Documents([job.files[n] for n in numbers], job.run_dir, job.dump, skip)
     before, _ = job.passes
     with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
-        made = with_progress(each(before, iter(documents)), "pass 1", documents.share_read)
+        made = with_progress(each(before, iter(documents)), f"pass 1{job.of_task}",
+                             documents.share_read)
         for position, docs in by_file(made, len(numbers)):
-            number = f"{numbers[position]:06}"
+            units[position].mkdir(exist_ok=True)
             docs = iter(docs)
             for unit in itertools.count(begun[position]):
                 some = list(itertools.islice(docs, UNIT))
                 if not some:
                     break
                 disk.write_text(spent, f"{runs.seconds_spent():.1f}\n")
-                write_unit(units, f"{number}-{unit:06}", some)
-            results.write_json(units / f"{number}.json", documents.counts[position])
+                write_unit(units[position] / f"{unit:06}.jsonl", some)
+            number = f"{numbers[position]:06}"
+            write_keys(units[position], keys, number)
+            results.write_json(keys / f"{number}.counts.json", documents.counts[position])
 
 
-def write_unit(units, stem, docs):
-    """Write the files of a unit, that of its documents last."""
+def write_unit(path, docs):
+    """Write documents after the first pass, a line each. Those that stay have their band keys."""
     kept = [doc for doc in docs if not doc["reason"]]
-    for doc in kept:
-        del doc["file"]                 # its position among the files of this task
     keys = matching.keys_of([doc.pop("signature") for doc in kept])
-    matching.save_keys(units, stem, keys, map(matching.name_of, kept))
-    with disk.whole_file(units / f"{stem}.jsonl") as out:
+    for doc, row in zip(kept, keys.tolist()):
+        doc["keys"] = row
+        del doc["file"]                 # its position among the files of this task
+    with disk.whole_file(path) as out:
         for doc in docs:
             if doc["reason"]:
                 wanted = ("url", "trail", "reason", "text", "page_cut")
@@ -424,12 +434,29 @@ def write_unit(units, stem, docs):
             out.write(json.dumps(doc, ensure_ascii=False).encode() + b"\n")
 
 
+def documents_of(unit):
+    """The documents of all units of a file, in order. unit: their folder."""
+    for path in sorted(unit.glob("*.jsonl")):
+        with open(path, encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def write_keys(unit, keys, number):
+    """Write names and band keys of a file's documents, which its units have."""
+    rows, names = [], []
+    for doc in documents_of(unit):
+        if not doc["reason"]:
+            rows.append(doc["keys"])
+            names.append(matching.name_of(doc))
+    rows = np.array(rows, np.uint64).reshape(-1, dedup.BANDS)
+    matching.save_keys(keys, number, rows, names)
+
+
 def find_pairs(job, folder):
     """Find the task's part of the pairs of near-duplicates."""
     start = time.process_time()
-    if any((folder / "units").glob("*.jsonl")):
-        matching.find_pairs(folder / "units", folder / "pairs", job.task, job.index,
-                            job.settings.fineweb)
+    matching.find_pairs(folder / "keys", folder / "pairs", job.task, job.index,
+                        job.settings.fineweb)
     seconds = time.process_time() - start
     results.write_json(folder / f"minhash.{job.task.index}.json", {"seconds": seconds})
 
@@ -437,25 +464,23 @@ def find_pairs(job, folder):
 def join_pairs(job, folder):
     """Decide which documents go."""
     start = time.process_time()
-    if not any((folder / "units").glob("*.jsonl")):
+    if not any((folder / "units").glob("*/*.jsonl")):
         names = ", ".join(map(str, job.files))
         raise ValueError(f"{names}: no response records, so no documents")
     save_index = folder / "index.npy" if job.save_index else None
-    matching.join_pairs(folder / "units", folder / "pairs", save_index, job.settings.fineweb)
+    matching.join_pairs(folder / "keys", folder / "pairs", save_index, job.settings.fineweb)
     seconds = time.process_time() - start
     results.write_json(folder / "minhash.clusters.json", {"seconds": seconds})
 
 
-def after_first_pass(units, number):
-    """The documents of a file's units in order; near-duplicates have that as their reason."""
-    for path in sorted(units.glob(f"{number:06}-*.jsonl")):
-        goes = iter(np.load(path.with_suffix(".drop.npy")).tolist())
-        with open(path, encoding="utf-8") as lines:
-            for doc in map(json.loads, lines):
-                if not doc["reason"] and next(goes):
-                    doc["reason"] = "duplicate"
-                    doc["trail"][-1][2] = 0     # bytes that left minhash, the last stage so far
-                yield doc
+def after_first_pass(folder, number):
+    """The documents of a file in order; near-duplicates have that as their reason."""
+    goes = iter(np.load(folder / "keys" / f"{number}.drop.npy").tolist())
+    for doc in documents_of(folder / "units" / number):
+        if not doc["reason"] and next(goes):
+            doc["reason"] = "duplicate"
+            doc["trail"][-1][2] = 0     # bytes that left minhash, the last stage so far
+        yield doc
 
 
 def take_the_rest(job, folder):
@@ -465,16 +490,16 @@ def take_the_rest(job, folder):
 
     def left():
         for position, number in enumerate(numbers):
-            read = disk.read_json(folder / "units" / f"{number:06}.json")
+            read = disk.read_json(folder / "keys" / f"{number:06}.counts.json")
             accounts[position].funnel.reader.update(read)
-            for doc in after_first_pass(folder / "units", number):
+            for doc in after_first_pass(folder, f"{number:06}"):
                 accounts[position].add_first(doc)
                 if not doc["reason"]:
                     yield {**doc, "file": position}
 
     _, behind = job.passes
     with worker_processes(job.n_workers, functools.partial(take, job.stages, job.tools)) as each:
-        made = with_progress(each(behind, left()), "pass 2")
+        made = with_progress(each(behind, left()), f"pass 2{job.of_task}")
         for position, docs in by_file(made, len(numbers)):
             results.write_file(folder / "rest", numbers[position], docs, accounts[position])
             accounts[position] = None
