@@ -1,6 +1,7 @@
 """parquet.py: files of documents, Parquet among them, and the way from one kind to the other.
 
     documents(path)             each document of a .parquet, .jsonl or .jsonl.gz file
+    text_lines(path)            the same as lines of jsonl
     write(path, documents)      a Parquet file with FineWeb's columns
 
     python -m run.parquet out/demo/docs --to out/demo/parquet       .jsonl.gz -> .parquet
@@ -245,6 +246,13 @@ def common_schema(paths, **options):
 def line_of(document):
     """A document as a line of jsonl. Dates are written as in ISO 8601."""
     return json.dumps(document, ensure_ascii=False, default=in_json) + "\n"
+
+
+def text_lines(path, errors="strict"):
+    """The lines of a jsonl file, or what they would be of a Parquet file. errors: as for open()."""
+    if Path(path).suffix == ".parquet":
+        return map(line_of, documents(path))
+    return disk.read_lines(path, errors)
 
 
 def in_json(value):

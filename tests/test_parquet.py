@@ -16,7 +16,7 @@ import bpe
 from conftest import ROOT
 from run import parquet
 from tokens import shards
-from web import results
+from web import dedup_steps, results
 
 needs_pyarrow = pytest.mark.skipif(
     not importlib.util.find_spec("pyarrow"), reason="pyarrow is not installed")
@@ -388,3 +388,23 @@ def test_one_large_row_group_is_not_read_whole(tmp_path):
                               cwd=ROOT, check=True, capture_output=True, text=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 24
+
+
+@needs_pyarrow
+def test_near_duplicates_of_parquet_files_are_those_of_jsonl(tmp_path):
+    found = [document | {"text": f"{WORDS[0]} {5 * chr(97 + i % 20)} " * 40}
+             for i, document in enumerate(some_documents())]
+    (tmp_path / "parquet").mkdir()
+    parquet.write(tmp_path / "parquet/a.parquet", found)
+    write_lines(tmp_path / "jsonl/a.jsonl", found)
+    for kind in ("parquet", "jsonl"):
+        work, out = tmp_path / f"{kind}/work", tmp_path / f"{kind}/out"
+        path = tmp_path / f"{kind}/a.{kind}"
+        dedup_steps.main(["sign", str(path), "--work", str(work), "--workers", "1"])
+        dedup_steps.main(["match", "--work", str(work)])
+        dedup_steps.main(
+            ["drop", str(path), "--work", str(work), "--to", str(out), "--workers", "1"])
+    of_parquet, of_jsonl = (list(parquet.documents(tmp_path / f"{kind}/out/a.jsonl.gz"))
+                            for kind in ("parquet", "jsonl"))
+    assert of_parquet == [document | {"license": None} for document in of_jsonl]
+    assert len(of_jsonl) == 20

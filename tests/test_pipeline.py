@@ -121,6 +121,32 @@ def test_pipeline_end_to_end(crawl, capsys):
     ] and "hard_blacklisted 1" in out[1]
 
 
+def as_texts(crawl, docs, *more):
+    """The documents of a run over a file of documents, in a run of its own."""
+    path = crawl.parent / "texts.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(doc) + "\n" for doc in docs)
+    again = crawl.parent / "again"
+    data.main([str(path), "--run", str(again), "--workers", "1", *more])
+    return documents(again)
+
+
+def test_texts_that_somebody_has_extracted_are_filtered_as_pages_are(crawl, capsys):
+    run(crawl)
+    docs = documents(crawl)
+    assert as_texts(crawl, docs) == docs                # with the file that each page came from
+    again = as_texts(crawl, docs, "--dump", "other")
+    assert again == [doc | {"dump": "other"} for doc in docs]
+    bare = as_texts(crawl, [{"text": doc["text"], "url": doc["url"]} for doc in docs])
+    assert [doc["file_path"] for doc in bare] == [str(crawl.parent / "texts.jsonl.gz")] * 2
+    assert [doc["text"] for doc in bare] == [doc["text"] for doc in docs]
+    code = docs[0] | {"text": docs[0]["text"].replace(" ", " { ", 1)}
+    assert as_texts(crawl, [code, docs[1]]) == docs[1:]
+    assert dropped(crawl.parent / "again")[1][1:] == ("c4", "curly_bracket")
+    with pytest.raises(ValueError, match="texts.jsonl.gz:1: .*expected"):
+        as_texts(crawl, [{"url": "http://a.com/"}])
+
+
 def test_an_interrupted_run_leaves_what_was_there_and_goes_on(crawl, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "UNIT", 4)
     run(crawl)

@@ -50,7 +50,7 @@ def parse_args(argv=None):
         p = steps.add_parser(step, help=purpose, description=f"Step of three: {purpose}.")
         if step != "match":
             p.add_argument("files", nargs="+", type=Path, metavar="FILE",
-                           help=".jsonl or .jsonl.gz; a line has text, date, url, id")
+                           help=".jsonl, .jsonl.gz or .parquet; a document has text, date, url, id")
             p.add_argument("--workers", type=int, default=tasks.workers_here(), metavar="N",
                            help="processes, over files (default: one per CPU, here %(default)s)")
         p.add_argument("--work", type=Path, required=True, metavar="DIR",

@@ -30,7 +30,7 @@ from pathlib import Path
 from model import cores  # noqa: F401   unused: its import, before NumPy's, sets BLAS threads
 import numpy as np
 
-from run import disk, runs
+from run import disk, parquet, runs
 from web import dedup
 from web.dedup import BANDS, NO_SIGNATURE, ROWS, SHINGLE, band_keys, minhash
 
@@ -116,7 +116,7 @@ def name_of(doc):
 
 def stem_of(path):
     """A file's name without its ending: docs/000000.jsonl.gz -> 000000."""
-    return Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+    return Path(path).name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
 
 
 def save_keys(work, stem, keys, names, source=None):
@@ -177,7 +177,7 @@ def sign(path, work):
         raise ValueError(f"{path}: {work} holds the signatures of another file of this name, "
                          f"{record['file']}; rename one of them, or give it another --work")
     parts, signatures, names = [], [], []
-    for n, line in enumerate(disk.read_lines(path, "surrogateescape"), 1):
+    for n, line in enumerate(parquet.text_lines(path, "surrogateescape"), 1):
         try:
             signature, name = signature_and_name(line)
         except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, nested too deep, no text
@@ -406,7 +406,7 @@ def drop_lines(path, work, to, matched):
             f"{drop_path}: not what the last match wrote; make it again with: {remake}")
     with disk.whole_file(Path(to) / f"{stem_of(path)}.jsonl.gz") as f:
         with gzip.GzipFile("", "wb", 6, f, mtime=0) as out:
-            for line, goes in zip(disk.read_lines(path), drop.tolist()):
+            for line, goes in zip(parquet.text_lines(path), drop.tolist()):
                 if not goes:
                     out.write(line.encode())
         check_matched(path, work, matched)                  # may have changed while it was read

@@ -54,7 +54,8 @@ def parse_args(argv):
         epilog="python data.py crawl --help: how to fetch pages yourself")
     add = parser.add_argument
     add("paths", nargs="*", metavar="WARC_OR_DIR",
-        help="WARC, WET or ARC files, folders of them, or their addresses (default: RUN/crawl)")
+        help="WARC, WET or ARC files, or their addresses; texts in .parquet or .jsonl.gz files; "
+             "folders of them (default: RUN/crawl)")
     add("--crawl", metavar="NAME",
         help="instead of paths: a crawl of Common Crawl, such as CC-MAIN-2024-51")
     add("--files", type=int, metavar="N",

@@ -50,11 +50,12 @@ from pathlib import Path
 from model import cores                # before NumPy
 import numpy as np
 
-from run import disk, progress, runs, tasks
+from run import disk, parquet, progress, runs, tasks
 from web import dedup, matching, options, remote, results
 from web.funnel import MAX_TEXT
-from web.warc import DOCUMENT_TYPES, FILE_ENDS, read_warc
+from web.warc import DOCUMENT_TYPES, FILE_ENDS, Record, read_warc
 
+ORIGIN = ("dump", "file_path")  # columns that say where a document comes from
 UNIT = 256                      # documents; a killed run loses no more
 TOGETHER = 4                    # documents that a worker is sent at once
 HOME = Path(__file__).parent.parent
@@ -85,7 +86,7 @@ def find_warcs(paths, run_dir):
         elif Path(path).is_dir():
             found = warcs_in(Path(path))
             if not found:
-                raise FileNotFoundError(f"{path}: no *.warc or *.warc.gz files in it")
+                raise FileNotFoundError(f"{path}: no *.warc, *.warc.gz or *.parquet files in it")
             files += found
         elif Path(path).exists():
             files.append(Path(path))
@@ -95,8 +96,30 @@ def find_warcs(paths, run_dir):
 
 
 def warcs_in(folder):
-    """The WARC, WET and ARC files in a folder, sorted."""
-    return sorted(path for path in folder.iterdir() if path.name.endswith(FILE_ENDS))
+    """The WARC, WET, ARC and Parquet files in a folder, sorted."""
+    return sorted(path for path in folder.iterdir()
+                  if path.name.endswith((*FILE_ENDS, ".parquet")))
+
+
+def pages_of(path, file, counts):
+    """Yields (record, columns that are known already) for every page in a WARC.
+
+    A file of documents, such as FineWeb's own, holds texts that somebody has extracted, as a WET
+    file does. What it says of where they come from is kept. counts: see read_warc.
+    """
+    if not str(path).endswith(parquet.SUFFIXES):
+        for record in read_warc(file, counts):
+            if record.type in DOCUMENT_TYPES:
+                yield record, {}
+        return
+    if is_address(path):
+        raise ValueError(f"{path}: only WARCs are read from the net; fetch the file first")
+    for document in parquet.documents(path):
+        url, date, name = (document.get(column) or "" for column in ("url", "date", "id"))
+        text = document["text"].encode("utf-8", "surrogatepass")
+        known = {column: document[column] for column in ORIGIN if document.get(column)}
+        counts["conversion"] += 1
+        yield Record(url, str(date), name, "conversion", body=text, charset="utf-8"), known
 
 
 class Documents:
@@ -113,15 +136,16 @@ class Documents:
         self.file, self.n_before = None, 0  # the file that is read, and how many were read before
 
     def __iter__(self):
+        given = {"dump": self.dump} if self.dump else {}
         for n, path in enumerate(self.files):
-            columns = {"dump": self.dump or snapshot_of(path), "file_path": self.name_of(path)}
+            columns = {"dump": snapshot_of(path), "file_path": self.name_of(path)}
             with remote.open_url(path) if is_address(path) else open(path, "rb") as file:
                 self.file, self.n_before = file, n
-                records = read_warc(file, self.counts[n])
-                pages = (record for record in records if record.type in DOCUMENT_TYPES)
-                for record in itertools.islice(pages, self.skip[n], None):
+                pages = pages_of(path, file, self.counts[n])
+                for record, known in itertools.islice(pages, self.skip[n], None):
                     yield {"url": record.url, "id": record.id, "date": record.date,
-                           "license": None, **columns, "record": record, "file": n}
+                           "license": None, **columns, **known, **given, "record": record,
+                           "file": n}
 
     def name_of(self, path):
         """A file's name for the column file_path: relative to the run folder, if it lies there."""
