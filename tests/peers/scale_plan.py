@@ -15,24 +15,30 @@ from typing import NamedTuple
 HOUR_S = 3600
 
 # ------------------------------------------------------------------------------------- published
-# Common Crawl of CC-MAIN-2024-51: 2.64 billion pages in 90,000 files of about 1 GB.
-# Penedo et al. 2024 (FineWeb): 96 crawls; 15e12 tokens of GPT-2 stay, 4.4 bytes each.
+# Common Crawl of CC-MAIN-2024-51: 2.64 billion pages, 394 TiB unpacked, 90,000 files of 1 GB.
+# Penedo et al. 2024 (FineWeb): 96 crawls; 15e12 tokens of GPT-2 stay, about 4.4 bytes each.
 
-FILES, PAGES, FILE_GB = 90_000, 2.64e9, 1.0
+PAGES, CRAWL_BYTES = 2.64e9, 394 * 2 ** 40
 CRAWLS = 96
-TOKENS = 15e12
-BYTES_A_TOKEN = 4.4
-SIGNED = 0.14               # of the pages reach MinHash: English, and past Gopher's rules
-STAY = 0.05                 # of the pages are in FineWeb: 15e12 tokens of 96 crawls at 1,100 a page
+BYTES_LEFT = 15e12 / CRAWLS * 4.4       # of text, of one crawl
+SIGNED = 0.2                            # assumed: so many of the pages reach MinHash
 
 # -------------------------------------------------------------------------------------- measured
 
-PAGES_A_S = 170.0           # read, extract, filter: what one core does
-SIGNED_A_S = 700.0          # documents signed
-DROPPED_A_S = 20_000.0      # documents dropped or kept, second pass
-MATCH_BYTES = 130           # of memory a document, divided over tasks
-KEY_BYTES = 14 * 8          # of disk a document, and its name besides
-COUNTED_MB_S, ENCODED_MB_S = 27.0, 18.0
+PAGE_BYTES = 81_085             # unpacked, of those that were measured
+MS_A_PAGE = {                   # processor time of data.py's phases; the first goes by bytes
+    "pages": 4.84 * CRAWL_BYTES / PAGES / PAGE_BYTES,
+    "pairs": 0.01,
+    "clusters": 0.01,           # task 0 alone
+    "rest": 0.13,
+    "shards": 0.08,
+    "publish": 0.02,            # task 0 alone
+}
+PAIR_BYTES, CLUSTER_BYTES = 36, 23      # of memory, a signed document
+AT_ONCE, BANDS = 2 ** 27, 14            # documents of a part of a band; web/matching.py
+DISK_BYTES = 175                        # of keys and names, a signed document
+UNIT_BYTES = 2_160                      # of disk, a page, until the work is done
+MB_A_S = {"count words": 27.0, "encode": 18.0}      # bpe.py, a core
 
 # --------------------------------------------------------------------------------------- assumed
 
@@ -70,28 +76,27 @@ def row(*cells):
 
 
 def crawl_table():
-    """Cores, disk and dollars of one crawl and of 96."""
-    stages = [
-        ("read, extract, filter", PAGES / PAGES_A_S),
-        ("sign", PAGES * SIGNED / SIGNED_A_S),
-        ("match and drop", PAGES * SIGNED / DROPPED_A_S),
-        ("count words", PAGES * STAY * 1_100 * BYTES_A_TOKEN / (1e6 * COUNTED_MB_S)),
-        ("encode", PAGES * STAY * 1_100 * BYTES_A_TOKEN / (1e6 * ENCODED_MB_S)),
-    ]
-    row("stage", "core hours, one crawl", "dollars", "96 crawls, core hours")
+    """Core hours and dollars of one crawl, and of 96."""
+    seconds = {name: PAGES * ms / 1000 for name, ms in MS_A_PAGE.items()}
+    seconds |= {name: BYTES_LEFT / 1e6 / speed for name, speed in MB_A_S.items()}
+    seconds["together"] = sum(seconds.values())
+    row("phase", "one crawl, core hours", "dollars", "96 crawls, core hours")
     row(*["---"] * 4)
-    for name, seconds in [*stages, ("together", sum(seconds for _, seconds in stages))]:
-        hours = seconds / HOUR_S
+    for name, s in seconds.items():
+        hours = s / HOUR_S
         row(name, f"{hours:,.0f}", f"{hours * CORE_DOLLARS:,.0f}", f"{CRAWLS * hours:,.0f}")
 
 
 def memory_table():
-    """What MinHash needs for one crawl, by the number of tasks."""
+    """What near-duplicates of one crawl take, by the number of tasks."""
     documents = PAGES * SIGNED
-    row("tasks", "GB of memory a task", "GB of keys on disk")
-    row(*["---"] * 3)
-    for n in (1, 2, 7, 14):
-        row(n, f"{documents * MATCH_BYTES / n / 1e9:,.0f}", f"{documents * KEY_BYTES / 1e9:,.0f}")
+    row("tasks", "pairs: GB of memory each", "clusters: GB, task 0", "TB of disk in all")
+    row(*["---"] * 4)
+    disk = (documents * DISK_BYTES + PAGES * UNIT_BYTES) / 1e12
+    for n in (1, 14, 100, 1_000):
+        parts = max(1, -(-documents // AT_ONCE), -(-n // BANDS))       # of each band
+        row(f"{n:,}", f"{documents / parts * PAIR_BYTES / 1e9:,.1f}",
+            f"{documents * CLUSTER_BYTES / 1e9:,.1f}", f"{disk:,.1f}")
 
 
 def train_table():
