@@ -15,6 +15,12 @@ The model at full speed:
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine
 
+Many processes:
+    ranks         what they tell each other
+    shared_ranks  those of one machine
+    mpi_ranks     those of many machines
+    joining       how a process learns that it is one of them
+
 Its files:
     folders       Hugging Face's folders
     llama_folders  how Hugging Face describes a Llama
