@@ -35,6 +35,7 @@ Learning:
     parallel      the gradients of a batch, by one rank for each core
     adamw         AdamW for NumPy
     muon          Muon for NumPy
+    zero          either of them divided over ranks
     examples      train.py's check: its definitions beside their fast twins
     resume        a training that was killed goes on
     options       the command line of train.py

@@ -13,6 +13,7 @@ import mmap
 import sys
 
 from model import cores                     # before numpy
+from model import device
 from model import fast
 from model import lora, operations
 import numpy as np
@@ -57,6 +58,15 @@ def rank(params, cfg, recompute, grads, arena):
     return work
 
 
+def worker(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
+    """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
+    if gpu:
+        return device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
+    work = Gradients(params, cfg, recompute)
+    optimizer.params = parts.updated(params)        # they have moved, see Gradients
+    return work
+
+
 class Gradients:
     """The summed gradients of a step's micro-batches, in arrays that are made once.
 
@@ -94,7 +104,15 @@ class Gradients:
         self.added = False
 
     def add(self, tokens, targets, weights, positions=None, segments=None):     # (B,T) each
-        """Add the gradients of a batch to the sum. Returns the loss of the batch."""
+        """Add the gradients of a batch to the sum. Returns the loss of the batch.
+
+        A batch without rows adds nothing: where there are ranks, this one may have none of it.
+        """
+        if len(tokens) == 0:
+            if not self.added:
+                self.flat[...] = 0.0
+            self.added = True
+            return 0.0
         batch = tokens, targets, weights, positions, segments
         n = min(len(self.ranks), len(tokens))
         shares = [share_of_rows(batch, cores.Share(i, n)) for i in range(n)]

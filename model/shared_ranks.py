@@ -270,7 +270,7 @@ class Hub:
 
     def say(self, value):
         """The values of all ranks, which each rank gets."""
-        values = [value]
+        values = [json.loads(json.dumps(value))]        # a list for a tuple, as the others get it
         for member in self.in_order:
             said = member.meeting.receive()
             if said is None:

@@ -16,8 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from model import cores, joining, ranks  # noqa: E402
+from model import adamw, cores, joining, ranks, zero  # noqa: E402
+import gpt  # noqa: E402
 import numpy as np  # noqa: E402
+import train  # noqa: E402
 from run import command  # noqa: E402
 
 SHAPES = [(7, 3), (1, 5), (4,), (6, 2, 2), (0, 3), (13,)]
@@ -162,8 +164,37 @@ def waiting(here, seconds):
     here.barrier()
 
 
+CFG = gpt.Config(30, 8, 16, 2, 2)
+
+
+def training(here, argument):
+    """Train a tiny model as train() does. argument: JSON, with what a test wants otherwise."""
+    wanted = {"muon": 0.0, "divided": True, "steps": 6, "batch": 5, "die": None, "seed": 0}
+    wanted.update(json.loads(argument))
+    zero.DIVIDED = wanted["divided"]
+    cores.N_THREADS = 1
+    recipe = train.Recipe(
+        CFG, steps=6, batch=wanted["batch"], lr=1e-2, min_lr=1e-3, warmup=2, save_every=3,
+        eval_every=4, muon=wanted["muon"])
+    shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
+    step_of_optimizer = adamw.AdamW.step
+
+    def step(optimizer, *others):
+        if wanted["die"] == [here.rank, optimizer.t]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        means.append(sum(m.nbytes for m in [*optimizer.m.values(), *optimizer.v.values()]))
+        step_of_optimizer(optimizer, *others)
+
+    means = []
+    adamw.AdamW.step = step
+    seed = wanted["seed"] * here.rank
+    train.train(recipe, None, shards[:1], shards[1:], wanted["folder"], seed)
+    print(json.dumps({"means": here.all_objects(means[-1] if means else 0)}))
+
+
 PROGRAMS = {f.__name__: f for f in
-            (collectives, kill_at, computing, failing, foreseen_by_none, apart, waiting)}
+            (collectives, kill_at, computing, failing, foreseen_by_none, apart, waiting,
+             training)}
 
 
 def main():

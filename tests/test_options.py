@@ -95,7 +95,7 @@ COMMANDS = {
     "web/toyweb.py --score": "--run --pages --seed --score",
     "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch "
                 "--lr --eval-every --save-every --micro-batch --recompute --memory-gb --seed "
-                f"--on-mismatch --check {DEVICE}",
+                f"--ranks --on-mismatch --check {DEVICE}",
     "train.py --check": "--check --preset --steps --batch --lr",
     "model/bench.py char": "",
     "model/planning.py": "--tokens",
