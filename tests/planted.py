@@ -599,15 +599,18 @@ FAULTS = [
     Fault("ranks-of-a-stage-all-add-the-whole-batch", "chat/tuning.py",
           "        own = parallel.share_of_rows(batch, self.here.share)\n",
           "        own = batch\n",
-          "tests/test_align_ranks.py -k 'test_a_stage_learns_the_same_on_any_number_of_ranks and dpo'"),
+          "tests/test_align_ranks.py -k "
+          "'test_a_stage_learns_the_same_on_any_number_of_ranks and dpo'"),
     Fault("a-rank-takes-the-first-rewards", "chat/judges.py",
           "found[0][1][own].astype(y.dtype)",
           "found[0][1][:len(h)].astype(y.dtype)",
-          "tests/test_align_ranks.py -k 'test_a_stage_learns_the_same_on_any_number_of_ranks and reward'"),
+          "tests/test_align_ranks.py -k "
+          "'test_a_stage_learns_the_same_on_any_number_of_ranks and reward'"),
     Fault("ranks-draw-with-the-numbers-of-the-first-replies", "chat/generate.py",
           "    streams = list(range(own.start, own.stop))\n",
           "    streams = list(range(own.stop - own.start))\n",
-          "tests/test_align_ranks.py -k 'test_a_stage_learns_the_same_on_any_number_of_ranks and rl'"),
+          "tests/test_align_ranks.py -k "
+          "'test_a_stage_learns_the_same_on_any_number_of_ranks and rl'"),
     Fault("ranks-gather-rows-in-another-place", "model/ranks.py",
           "            whole[own] = found\n",
           "            whole[:len(found)] = found\n",
