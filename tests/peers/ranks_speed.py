@@ -9,8 +9,8 @@ Efficiency is the time of the one over that of the other. Processor seconds are 
 processes: they leave out waiting, which the seconds on the clock have.
 
 memory: what a rank holds after a step beside what model/zero.py says that it must, 4 n bytes of
-weights, 4 n of gradients and 8 n / N of means; and what it has sent in the step beside 2 (N - 1) / N
-times 4 n bytes.
+weights, 4 n of gradients and 8 n / N of means; and what it has sent in the step beside
+2 (N - 1) / N times 4 n bytes.
 """
 
 import argparse
