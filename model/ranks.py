@@ -26,7 +26,7 @@ defines `say`, `outbox`, `exchange`, `fail` and `close` of Ranks. model/joining.
 from model import cores                     # before numpy
 import numpy as np
 
-CHUNK_BYTES = 8 << 20       # the most that a rank sends at once: what lies in a cache
+CHUNK_BYTES = 4 << 20       # the most that a rank sends at once: what lies in a cache
 
 
 class Ranks:
