@@ -11,13 +11,17 @@ The file tells one step of training in the order in which it happens, and then t
 
 gpt.py defines the model; model/fast.py makes it fast on a CPU, model/device.py on a GPU.
 model/corpus.py reads tokens and texts, model/resume.py goes on after a kill, model/planning.py
-knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures. Several
-GPUs and dropout are left out.
+knows what fits in memory, model/parallel.py uses all cores, model/evaluate.py measures. Dropout
+is left out.
+
+One process runs it, or many, called ranks (model/ranks.py). Each takes its share of a batch's rows.
+Their gradients are added up, and each updates its share of the weights (model/zero.py).
 
     python train.py                 the demo: out/demo/tokens -> out/demo/base, in two minutes
     python train.py --preset shakespeare --data FILE.txt --run out/shakespeare
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2
     python train.py --device cuda ...       the same on a GPU, in bfloat16
+    python train.py --ranks 2 ...           as two processes; or mpirun -n 8 python train.py ...
     python train.py --check         check schedule, micro-batches and optimizers
 
 Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon);
@@ -37,13 +41,16 @@ from model import evaluate
 from model import examples
 from model import families
 from model import fast
+from model import joining
 from model import llama
 from model import muon
 from model import options
 from model import parallel
 from model import planning
+from model import ranks
 from model import report
 from model import resume
+from model import zero
 import gpt
 import numpy as np
 from run import command, runs
@@ -150,8 +157,10 @@ class Windows:
 
 # -------------------------------------------------------------------------- loss and gradients
 
-def add_gradients(work, rows, micro_batch):
+def add_gradients(work, rows, micro_batch, here=ranks.ALONE):
     """The mean loss over all tokens of the rows (B,T+1), in nats. work keeps its gradient.
+
+    here: the ranks. Each takes its share of the rows, and work has the gradient of that share.
 
     Only micro_batch rows fit in memory at once, so their losses and gradients are added up. Each
     token weighs 1 / (tokens of all rows), in whatever micro-batch it is. The mean of the
@@ -166,22 +175,23 @@ def add_gradients(work, rows, micro_batch):
     work.clear()
     n_tokens = rows[:, 1:].size
     loss = 0.0
-    for i in range(0, len(rows), micro_batch):
-        inputs = rows[i:i + micro_batch, :-1]
-        targets = rows[i:i + micro_batch, 1:]
+    own = rows[here.share(len(rows))]
+    for i in range(0, max(1, len(own)), micro_batch):       # once where there are no rows
+        inputs = own[i:i + micro_batch, :-1]
+        targets = own[i:i + micro_batch, 1:]
         weights = np.full(targets.shape, 1.0 / n_tokens)
         loss += work.add(inputs, targets, weights)
-    return loss
+    return here.sum_of(loss)[0]
 
 
 # ---------------------------------------------------------------------------------------- clipping
 
-def grad_norm(grads):
-    """The length of all gradients taken as one vector."""
+def grad_norm(grads, here=ranks.ALONE):
+    """The length of all gradients taken as one vector. grads: those of this rank's rows."""
     squares = 0.0
     for g in grads.values():
         squares += float(np.vdot(g, g))
-    return math.sqrt(squares)
+    return math.sqrt(here.sum_of(squares)[0])
 
 
 def clip_scale(norm, limit):
@@ -327,17 +337,20 @@ class Muon(AdamW):
 MOST_SKIPPED = 10               # steps in a row that may be skipped before a run gives up
 
 
-def update(optimizer, grads, loss, step, recipe):
-    """Clip the gradients and take a step.
+def update(optimizer, grads, loss, step, recipe, parts=zero.EVERYTHING):
+    """Add up the gradients of all ranks, clip them and take a step.
 
+    parts: the rows of each array that this rank updates. The optimizer has the means of these.
     Returns (norm before clipping, learning rate, None or the reason why the step was skipped).
     """
-    norm = grad_norm(grads)
+    parts.add_up(grads)
+    norm = grad_norm(parts.own(grads), parts.here)
     scale = clip_scale(norm, recipe.clip)
     lr = learning_rate(step, recipe)
     reason = count_if_skipped(optimizer, loss, norm, step, recipe)
     if not reason:
-        optimizer.step(grads, lr, scale)
+        optimizer.step(parts.updated(grads), lr, scale)
+        parts.spread()                                      # to the other ranks
     return norm, lr, reason
 
 
@@ -404,7 +417,7 @@ def validate(work, recipe, tokenizer, val_shards, micro_batch, engine):
     """{name: value} of the loss on text that is never trained on, for log.jsonl."""
     at_once = min(32, micro_batch)          # fits into the memory that training has
     nats, bits = evaluate.validation_loss(
-        work.params, recipe.model, tokenizer, val_shards, at_once, work.arena, engine
+        work.params, recipe.model, tokenizer, val_shards, at_once, work.arena, engine, ranks.here()
     )
     if not math.isfinite(nats):
         raise ValueError(f"validation loss {nats}; lower --lr (now {recipe.lr})")
@@ -420,9 +433,10 @@ def validate(work, recipe, tokenizer, val_shards, micro_batch, engine):
 #     steps done          rows and learning rate follow from (seed, step): there is no state of a
 #                         random generator and no position in the data to be saved
 #     identity            settings, schedule, seed, fingerprints of the data and of the first
-#                         weights; micro-batch and threads, which decide the order of sums and so
-#                         their last bits
-# A run with another identity does not go on from the checkpoint (model/resume.py).
+#                         weights; micro-batch, threads and ranks, which decide the order of sums
+#                         and so their last bits
+# A run with another identity does not go on from the checkpoint (model/resume.py), but one with
+# another number of ranks does: its sums are then rounded otherwise.
 
 def settings(recipe):
     """The settings of a recipe that decide the weights, as one flat dict, for a run's identity.
@@ -463,37 +477,38 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
 
     start: parameters to begin with instead of fresh ones. micro_batch, recompute and budget (bytes)
     are those of planning.fit_batch. gpu: what device.connect() gave, to train there.
-    Returns (params, the last entry of the log).
+    Returns (params, the last entry of the log). Every rank of a run calls it; rank 0 writes.
     """
+    here = ranks.here()
     cfg, folder = recipe.model, Path(folder)
     document_start = corpus.start_token(tokenizer) if align_documents else None
     windows = Windows(train_shards, cfg.n_positions, seed, document_start)
     evaluate.validation_rows(val_shards, cfg.n_positions)   # fails now if there are too few tokens
     identity = identity_of(recipe, tokenizer, train_shards, seed, align_documents, start, gpu)
     micro_batch, recompute = planning.plan_run(         # adds to the identity
-        recipe, folder, identity, micro_batch, recompute, budget, gpu)
+        recipe, folder, identity, micro_batch, recompute, budget, gpu, here)
     params = start or families.of(cfg).init(cfg, seed)
     # The classes above, made fast. With a GPU they only hold t and the means, for checkpoints.
-    optimizer = muon.optimizer(params, recipe)
+    parts = zero.Parts(params, here, whole_matrices=recipe.muon > 0)
+    optimizer = muon.optimizer(parts.updated(params), recipe)
     # begin() fills params and optimizer from a checkpoint, if there is one, after stage.done steps.
     # stage.log.write() adds a line to log.jsonl, stage.save_checkpoint() writes what is listed
     # above, and stage.finish() writes the model.
-    with resume.begin(folder, params, optimizer, cfg, tokenizer, identity, on_mismatch) as stage:
+    with resume.begin(
+        folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, parts
+    ) as stage:
         report.print_beginning(recipe, windows, stage.place, stage.done, micro_batch, recompute)
-        if gpu:
-            work = device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
-        else:
-            work = parallel.Gradients(params, cfg, recompute)
+        work = parallel.for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu)
         engine = device if gpu else fast
-        entry, beginning = {}, time.perf_counter()
+        entry, started = {}, time.perf_counter()
         for step in range(stage.done, recipe.steps):
             step_beginning = time.perf_counter()
             rows = windows.rows(step * recipe.batch, recipe.batch)
-            loss = add_gradients(work, rows, micro_batch)
+            loss = add_gradients(work, rows, micro_batch, here)
             if gpu:
                 loss, norm, lr, reason = update_on_gpu(work, optimizer, step, recipe)
             else:
-                norm, lr, reason = update(optimizer, work.sum, loss, step, recipe)
+                norm, lr, reason = update(optimizer, work.sum, loss, step, recipe, parts)
             dt_s = time.perf_counter() - step_beginning
             entry = log_entry(step, recipe, loss, norm, lr, reason, dt_s, gpu)
             n_done = step + 1
@@ -506,7 +521,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 if gpu:
                     work.download()
                 stage.save_checkpoint(params, optimizer, n_done)
-            seconds_a_step = (time.perf_counter() - beginning) / (n_done - stage.done)
+            seconds_a_step = (time.perf_counter() - started) / (n_done - stage.done)
             report.print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
         print(file=sys.stderr)                              # leave the line of progress
         work.close()
@@ -526,6 +541,12 @@ def main(argv=None):
     recipe = options.recipe_of(args, PRESETS)
     if args.check:
         return examples.check(sys.modules[__name__], recipe)
+    with joining.joined(args.ranks) as here:
+        return pretrain(args, recipe, here)
+
+
+def pretrain(args, recipe, here):
+    """Train as the command line says. Every rank does; only rank 0 is heard."""
     gpu = device.chosen(args)
     tokenizer, train_shards, val_shards = corpus.load_data(
         args.run, args.data, args.tokenizer, args.raw
@@ -558,7 +579,9 @@ def main(argv=None):
         args.align_documents,
         gpu,
     )
-    report.print_result(last, recipe, tokenizer, train_shards, val_shards)
+    report.print_ranks()
+    if here.rank == 0:
+        report.print_result(last, recipe, tokenizer, train_shards, val_shards)
     return 0
 
 

@@ -15,6 +15,12 @@ The model at full speed:
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine
 
+Many processes:
+    ranks         what they tell each other
+    shared_ranks  those of one machine
+    mpi_ranks     those of many machines
+    joining       how a process learns that it is one of them
+
 Its files:
     folders       Hugging Face's folders
     llama_folders  how Hugging Face describes a Llama
@@ -26,9 +32,10 @@ Learning:
     lora          adapters: a small change of each matrix learns, and the model stays
     corpus        the tokens that a run learns from
     planning      how many rows of a batch fit in memory at once
-    parallel      the gradients of a batch, by one rank for each core
+    parallel      the gradients of a batch, by one worker for each core
     adamw         AdamW for NumPy
     muon          Muon for NumPy
+    zero          either of them divided over ranks
     examples      train.py's check: its definitions beside their fast twins
     resume        a training that was killed goes on
     options       the command line of train.py

@@ -19,6 +19,7 @@ from model import cores                     # before numpy
 import bpe
 from model import device
 from model import fast
+from model import ranks
 import gpt
 import numpy as np
 from run import command, disk, progress
@@ -57,18 +58,24 @@ def bits_per_byte(nats, targets, tokenizer):
     return float(bits / n_bytes[targets].sum())
 
 
-def validation_loss(params, cfg, tokenizer, shards, batch=32, arena=None, engine=fast):
+def validation_loss(
+    params, cfg, tokenizer, shards, batch=32, arena=None, engine=fast, here=ranks.ALONE,
+):
     """(nats a token, bits a byte) on the validation rows, batch rows at once.
 
-    Bits a byte are None without a tokenizer.
+    Bits a byte are None without a tokenizer. here: the ranks that divide the rows.
     """
     rows, arena = validation_rows(shards, cfg.n_positions), arena or cores.Arena()
-    nats = []
-    for i in range(0, len(rows), batch):
-        tokens, targets = rows[i:i + batch, :-1], rows[i:i + batch, 1:]
-        of_batch = engine.token_losses(params, cfg, tokens, targets, arena)
-        nats.append(of_batch.astype(np.float64))
-    nats = np.concatenate(nats)
+
+    def nats_of(rows):
+        nats = []
+        for i in range(0, len(rows), batch):
+            tokens, targets = rows[i:i + batch, :-1], rows[i:i + batch, 1:]
+            of_batch = engine.token_losses(params, cfg, tokens, targets, arena)
+            nats.append(of_batch.astype(np.float64))
+        return np.concatenate(nats)
+
+    nats = here.by_rows(nats_of, rows)
     return float(nats.mean()), bits_per_byte(nats, rows[:, 1:], tokenizer)
 
 

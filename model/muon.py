@@ -72,7 +72,7 @@ class Muon(adamw.AdamW):
     def step(self, grads, lr, scale=1.0):
         """One update of all parameters, in place, with the gradients times scale."""
         super().step(grads, lr, scale)
-        names = list(self.mean)
+        names = [name for name, mean in self.mean.items() if mean.size]     # else another rank's
 
         def update_matrices(part):
             for name in names[part(len(names))]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model import corpus
 from model import device
+from model import joining
 from model import planning
 from model import report
 from run import command
@@ -39,6 +40,7 @@ def parse_args(argv, presets):
                       "data (default: %(default)s)")
     planning.add_arguments(p)
     device.add_arguments(p)
+    joining.add_argument(p.add_argument_group("several processes"))
     instead = p.add_argument_group("instead of training")
     instead.add_argument("--check", action="store_true",
                          help="check the preset's schedule, micro-batches and optimizers")

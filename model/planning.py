@@ -16,6 +16,7 @@ from model import device
 from model import families
 from model import llama
 from model import fast
+from model import ranks
 from model import resume
 import gpt
 from run import command
@@ -57,8 +58,11 @@ def available_bytes():
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def memory_plan(cfg, rows, recompute=False):
-    """{what: bytes} of training with so many rows at once, in all processes together."""
+def memory_plan(cfg, rows, recompute=False, n_ranks=1):
+    """{what: bytes} of training with so many rows at once, in all processes of a rank together.
+
+    n_ranks: how many ranks divide AdamW's means (model/zero.py).
+    """
     n, total = min(cores.N_THREADS, rows), {}
     for i in range(n):
         share = cores.Share(i, n)(rows)
@@ -66,17 +70,19 @@ def memory_plan(cfg, rows, recompute=False):
         for what, n_bytes in plan.items():
             if i == 0 or what not in ("parameters", "AdamW"):       # which all share
                 total[what] = total.get(what, 0) + n_bytes
+    total["AdamW"] //= n_ranks
     return total
 
 
 def fit_batch(
-    cfg, batch, budget, micro_batch=None, recompute=False, gpu=None, muon=False,
+    cfg, batch, budget, micro_batch=None, recompute=False, gpu=None, muon=False, n_ranks=1,
 ):
     """(rows at once, recompute, {what: bytes}) for a step of batch rows within budget bytes.
 
     As many rows as keep the machine busy and fit. Fewer rows at once never change what a step
     computes, but for the last bits of its sums. Activations are recomputed when nothing else fits.
-    muon: whether Muon has the matrices, which takes less memory on a GPU.
+    muon: whether Muon has the matrices, which takes less memory on a GPU. n_ranks: how many ranks
+    divide AdamW's means; the batch is that of one of them.
     """
     T = cfg.n_positions
     busy = device.ROW_TOKENS // T if gpu else max(cores.N_THREADS, AT_ONCE // T)
@@ -85,7 +91,7 @@ def fit_batch(
     for again in sorted({recompute, True}):
         for rows in range(most, least - 1, -1):
             of_gpu = device.memory_plan(cfg, rows, again, gpu.bf16, muon) if gpu else None
-            plan = of_gpu or memory_plan(cfg, rows, again)
+            plan = of_gpu or memory_plan(cfg, rows, again, n_ranks)
             needed = sum(plan.values())
             if needed <= budget:
                 return rows, again, plan
@@ -95,30 +101,40 @@ def fit_batch(
         "--preset, or raise --memory-gb")
 
 
-def plan_run(recipe, folder, identity, micro_batch, recompute, budget, gpu):
+def plan_run(
+    recipe, folder, identity, micro_batch, recompute, budget, gpu, here=ranks.ALONE,
+):
     """(rows at once, recompute) of a run, printed with the memory it needs.
 
-    Adds the micro-batch and the number of threads to the run's identity. A run that goes on keeps
-    those it began with, because they decide the order of sums.
+    Adds the micro-batch and the numbers of threads and ranks to the run's identity. A run that goes
+    on keeps those it began with, because they decide the order of sums; but the number of ranks may
+    change. here: the ranks of the run. All of them have the same rows at once, as rank 0 plans.
     """
-    kept = resume.kept_settings(folder, identity, ("micro_batch", "threads"))
+    if gpu and here.size > 1:
+        raise ValueError(f"--device cuda: {here.size} ranks train on CPUs only; use one process")
+    if here.size > 1:
+        identity["ranks"] = here.size
+    kept = resume.kept_settings(folder, identity, ("micro_batch", "threads"), here)
     if not gpu:
         identity["threads"] = resume.keep_threads(kept)
     if not budget:
-        budget = 0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes()
+        budget = 0.9 * gpu.free_bytes if gpu else 0.8 * available_bytes() / here.local_size
+    of_a_rank = -(-recipe.batch // here.size)
     rows, recompute, plan = fit_batch(
-        recipe.model, recipe.batch, budget, micro_batch or kept.get("micro_batch"), recompute, gpu,
-        bool(recipe.muon),
+        recipe.model, of_a_rank, budget, micro_batch or kept.get("micro_batch"), recompute, gpu,
+        bool(recipe.muon), here.size,
     )
-    print_plan(plan)
+    print_plan(plan, " a rank" if here.size > 1 else "")
+    rows, recompute = here.all_objects([rows, recompute])[0]
     identity["micro_batch"] = rows
     return rows, recompute
 
 
-def print_plan(plan):
+def print_plan(plan, of_what=""):
     """One line with the plan in megabytes."""
     parts = [f"{what} {n_bytes / 1e6:,.1f}" for what, n_bytes in plan.items()]
-    print(f"memory: {', '.join(parts)} = {sum(plan.values()) / 1e6:,.1f} MB", file=sys.stderr)
+    total = sum(plan.values()) / 1e6
+    print(f"memory{of_what}: {', '.join(parts)} = {total:,.1f} MB", file=sys.stderr)
 
 
 def add_arguments(parser):

@@ -3,9 +3,13 @@
 Progress goes to standard error, the result to standard output.
 """
 
+import re
+import resource
 import sys
+from pathlib import Path
 
 from model import evaluate                  # before numpy
+from model import ranks
 from run import progress, runs
 
 
@@ -22,12 +26,15 @@ def recipe_table(recipes):
 
 def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
     """What is about to be done, in lines that fit a terminal. folder: where checkpoints go."""
+    here = ranks.here()
+    each = f" on each of {here.size} ranks" if here.size > 1 else ""
     T, lr = recipe.model.n_positions, recipe.lr
     passes = recipe.steps * recipe.batch / windows.per_epoch
     lines = [
         f"{folder}: {recipe.model.n_params:,} parameters",
         f"  {recipe.steps:,} steps of {recipe.batch * T:,} tokens",
-        f"  {micro_batch} of {recipe.batch} rows at once{', activations recomputed' * recompute}",
+        f"  {micro_batch} of {recipe.batch} rows at once{each}"
+        f"{', activations recomputed' * recompute}",
         f"  {passes:.1f} passes over {windows.per_epoch * T:,} tokens",
         f"  learning rate {lr:g} after {recipe.warmup:,} steps, {recipe.min_lr:g} at the end",
     ]
@@ -63,6 +70,25 @@ def print_progress(entry, recipe, seconds_left):
         shown.append(f"norm {entry['grad_norm']:.2f}")
     shown.append(f"lr {entry['lr']:.2e}")
     progress.show("  ".join(shown))
+
+
+def peak_bytes():
+    """The most memory that this process has had."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:                                 # getrusage counts in bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10
+
+
+def print_ranks():
+    """What each rank had in memory at most, and what it sent. Every rank must call it."""
+    here = ranks.here()
+    if here.size == 1:
+        return
+    print("rank   memory at most, MB   sent, MB", file=sys.stderr)
+    for rank, (n_bytes, sent) in enumerate(here.all_objects([peak_bytes(), here.sent])):
+        print(f"{rank:4} {n_bytes / 1e6:20,.1f} {sent / 1e6:10,.1f}", file=sys.stderr)
 
 
 def print_result(last, recipe, tokenizer, train_shards, val_shards):

@@ -21,7 +21,8 @@ from conftest import ROOT
 
 DRAWING = ("--temperature --top-k --top-p --min-p --seed --max-tokens --repetition-penalty "
            "--presence-penalty --frequency-penalty --stop")
-TRAINING = "--run --data --start --out --steps --lr --batch --seed --on-mismatch --chat-format"
+TRAINING = ("--run --data --start --out --steps --lr --batch --seed --on-mismatch --chat-format "
+            "--ranks")
 # device.chosen refuses --dtype without --device cuda, for all scripts (tests/test_device.py).
 DEVICE = "--device --dtype"
 FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
@@ -29,7 +30,7 @@ FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords 
              "--no-rights --task --phase --slurm")
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
-               "--on-mismatch --chat-format")
+               "--on-mismatch --chat-format --ranks")
 TASKS = "--task --phase --slurm"
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
@@ -101,7 +102,7 @@ COMMANDS = {
     "web/toyweb.py --score": "--run --pages --seed --score",
     "train.py": "--run --data --tokenizer --raw --align-documents --init --preset --steps --batch "
                 "--lr --eval-every --save-every --micro-batch --recompute --memory-gb --seed "
-                f"--on-mismatch --check {DEVICE}",
+                f"--ranks --on-mismatch --check {DEVICE}",
     "train.py --check": "--check --preset --steps --batch --lr",
     "model/bench.py char": "",
     "model/planning.py": "--tokens",

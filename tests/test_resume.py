@@ -36,10 +36,10 @@ def die_before(step, monkeypatch, error=ZeroDivisionError):
     """Let training end with the error in the step of that number, counted from 0."""
     update = train.update
 
-    def dies(optimizer, grads, loss, now, recipe):
+    def dies(optimizer, grads, loss, now, *others):
         if now == step:
             raise error
-        return update(optimizer, grads, loss, now, recipe)
+        return update(optimizer, grads, loss, now, *others)
 
     monkeypatch.setattr(train, "update", dies)
     return lambda: monkeypatch.setattr(train, "update", update)
@@ -82,7 +82,7 @@ def test_a_kill_does_not_forget_how_many_steps_were_skipped(tmp_path, monkeypatc
     recipe = train.Recipe(gpt.Config(30, 8, 16, 1, 2), steps=40, batch=2, lr=1e-2, min_lr=1e-3,
                           warmup=2, save_every=3, eval_every=100)
     shards = [np.random.default_rng(seed).integers(0, 30, 400) for seed in (0, 1)]
-    monkeypatch.setattr(train, "grad_norm", lambda grads: math.nan)
+    monkeypatch.setattr(train, "grad_norm", lambda grads, here: math.nan)
     revive = die_before(6, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         train.train(recipe, None, shards[:1], shards[1:], tmp_path)

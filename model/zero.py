@@ -1,0 +1,103 @@
+"""zero.py: the optimizer divided over ranks (ZeRO, stage 1).
+
+Every rank computes with all weights, and its backward pass gives it gradients of all of them. But
+AdamW's means, two numbers for each weight, are only needed where that weight is updated. So each
+rank updates some rows of each array, and keeps the means of these rows alone:
+
+    add_up      reduce_scatter: each rank gets the summed gradients of its own rows
+    step        AdamW or Muon on the own rows
+    spread      all_gather: each rank gets the rows that the others have updated
+
+For n weights in float32 a rank of N then holds 4 n bytes of weights, 4 n of gradients and 8 n / N
+of means. In a step it sends 2 (N - 1) / N times 4 n bytes, as much as it takes to sum the gradients
+on every rank. The result has the same bits as a step that every rank takes with all weights.
+
+Muon makes a whole matrix orthogonal, so its matrices are not cut: each goes to one rank.
+
+Source: Rajbhandari et al. 2020 (ZeRO), sections 5 and 7.
+"""
+
+from model import cores                     # before numpy
+from model import muon
+from model import ranks
+import numpy as np
+
+DIVIDED = True          # False: every rank updates all weights. Tests compare the two.
+
+
+class Parts:
+    """Which rows of each array of params this rank updates.
+
+    params: {name: array} of all that learns; whole_matrices: whether those of the blocks stay in
+    one piece. slices: {name: [the rows of rank r, for each r]}.
+    """
+
+    def __init__(self, params, here=ranks.ALONE, whole_matrices=False):
+        self.params, self.here = params, here
+        self.is_divided = DIVIDED and here.size > 1
+        self.slices = {name: here.shares(len(p)) for name, p in params.items()}
+        if whole_matrices:
+            names = [name for name, p in params.items() if muon.is_block_matrix(name, p.shape)]
+            self._give_whole(names)
+
+    def _give_whole(self, names):
+        """Give each of these arrays to one rank: the largest first, to who has least by then."""
+        loads = [0] * self.here.size
+        for name in sorted(names, key=lambda name: -self.params[name].size):
+            n = len(self.params[name])
+            owner = loads.index(min(loads))
+            loads[owner] += self.params[name].size
+            before, after = [slice(0, 0)] * owner, [slice(n, n)] * (self.here.size - 1 - owner)
+            self.slices[name] = [*before, slice(0, n), *after]
+
+    def own(self, arrays):
+        """{name: the rows of the array that belong to this rank}, as views."""
+        if self.here.size == 1:
+            return arrays
+        return {name: a[self.slices[name][self.here.rank]] for name, a in arrays.items()}
+
+    def updated(self, arrays):
+        """{name: the rows that this rank's optimizer updates}, as views."""
+        return self.own(arrays) if self.is_divided else arrays
+
+    def add_up(self, grads):
+        """Sum gradients over the ranks, in place: those that updated() and own() give."""
+        if self.is_divided:
+            self.here.reduce_scatter(*self._with_slices(grads))
+        else:
+            self.here.sum_in_order(list(grads.values()))
+
+    def spread(self):
+        """Give every rank the weights that the others have updated."""
+        if self.is_divided:
+            self.here.all_gather(*self._with_slices(self.params))
+
+    def _with_slices(self, arrays):
+        return list(arrays.values()), [self.slices[name] for name in arrays]
+
+    def kept(self, name):
+        """The rows of a mean of an array that this rank's optimizer has."""
+        return self.slices[name][self.here.rank] if self.is_divided else slice(None)
+
+    def gathered(self, name, mean):
+        """A mean of the array of that name with the rows of all ranks, for a checkpoint."""
+        return Gathered(self, name, mean) if self.is_divided else mean
+
+
+class Gathered:
+    """An array whose rows lie on all ranks. np.asarray(), on all of them, brings it together."""
+
+    def __init__(self, parts, name, own):
+        self.parts, self.name, self.own = parts, name, own
+        self.shape, self.dtype = parts.params[name].shape, own.dtype
+        self.nbytes = parts.params[name].size * own.itemsize
+
+    def __array__(self, dtype=None, copy=None):
+        parts = self.parts
+        whole = np.empty(self.shape, self.dtype)
+        whole[parts.kept(self.name)] = self.own
+        parts.here.all_gather([whole], [parts.slices[self.name]])
+        return whole
+
+
+EVERYTHING = Parts({})      # of a run of one rank

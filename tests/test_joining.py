@@ -1,0 +1,76 @@
+"""model/joining.py: how a process learns that it is a rank."""
+
+import json
+import os
+
+import pytest
+from model import cores, joining, ranks
+from test_shared_ranks import as_torchrun, run
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+
+
+def test_numbers_in_the_environment():
+    assert joining.numbers_of({}) is None
+    assert joining.numbers_of(TORCHRUN) == (1, 4)
+
+
+@pytest.mark.parametrize("changed, message", [
+    ({"LOCAL_WORLD_SIZE": "2"}, "on several, start with mpirun or srun"),
+    ({"RANK": "4"}, "RANK 4: expected a number below WORLD_SIZE 4"),
+    ({"LOCAL_RANK": "x"}, "'LOCAL_RANK': 'x'.*expected four numbers"),
+])
+def test_numbers_that_cannot_be(changed, message):
+    with pytest.raises(ValueError, match=message):
+        joining.numbers_of({**TORCHRUN, **changed})
+
+
+def test_a_part_of_the_numbers():
+    with pytest.raises(ValueError, match="'WORLD_SIZE': None.*or start with --ranks N"):
+        joining.numbers_of({"RANK": "0"})
+
+
+@pytest.mark.parametrize("n, environment, message", [
+    (0, {}, "--ranks 0: must be at least 1"),
+    (2, TORCHRUN, "--ranks 2: this process was started as one of 4"),
+    (1, {"PMI_SIZE": "3"}, "--ranks 1: this process was started as one of 3"),
+])
+def test_an_option_that_the_environment_contradicts(n, environment, message):
+    with pytest.raises(ValueError, match=message):
+        joining.connect(n, environment)
+
+
+def test_a_run_of_one():
+    one = {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    for n, environment in ((None, {}), (1, {}), (1, one), (None, {"SLURM_STEP_NUM_TASKS": "1"})):
+        assert joining.connect(n, environment) is ranks.ALONE
+    with joining.joined() as here:
+        assert here is ranks.ALONE
+
+
+def test_cores_are_divided(monkeypatch):
+    """Two ranks that may use the same cores, and one that mpirun has bound to another one."""
+    own = sorted(os.sched_getaffinity(0))
+    host = os.uname().nodename
+
+    class Three(ranks.Ranks):
+        size = 3
+
+        def all_objects(self, value):
+            if isinstance(value, list):
+                return [value, [host, own], [host, [9999]]]
+            return [value, value, 5]
+
+    monkeypatch.setattr(cores, "N_THREADS", 8)
+    joining.divide_cores(Three())
+    assert cores.N_THREADS == 4
+
+
+def test_a_started_process_has_its_part_of_the_cores():
+    threads = json.loads(run("collectives", "--ranks", 2)[1])["threads"]
+    assert threads == max(1, cores.N_THREADS // 2)
+
+
+def test_a_wrong_place_is_no_mistake_of_the_option():
+    status, _, err, _ = run("collectives", "--ranks", 3, **as_torchrun(0, 2, "x"))
+    assert status == 1 and "--ranks 3: this process was started as one of 2" in err
