@@ -9,7 +9,12 @@ Weights and activations are bfloat16, kept as uint16. What is summed over many r
 float32: gradients of parameters, the optimizer's means, and the master copy of the weights. Or
 everything is float32. Same seed, same bits: no kernel adds in an order that may change.
 
+Several ranks have a GPU each (model/nccl_ranks.py). The array of all parameters is cut into as many
+parts of equal size. A rank sums up the gradients of its part over all ranks, updates it, and gives
+it to the others. Only it keeps the moments of that part and, beside bfloat16, the master copy.
+
     python train.py --device cuda --preset gpt2 ...
+    python train.py --device cuda --preset gpt2 --ranks 8 ...
 
 Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in
 place of activations).
@@ -21,7 +26,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, muon, walk
+from model import checks, families, fast, llama, muon, nccl_ranks, ranks, walk, zero
 import numpy as np
 
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
@@ -31,7 +36,9 @@ cp = kernels = launching = None     # CuPy and the kernels, once there is a GPU 
 
 
 def connect(dtype=None):
-    """The GPU: its name, bf16 (whether to compute in it) and free_bytes.
+    """The GPU: its name, bf16 (whether to compute in it), free_bytes, and cards.
+
+    Where there are ranks, each has a GPU of its own, and cards is how it reaches the others.
 
     dtype: "bf16", "float32", or None for the first where the GPU has it. ValueError says what is
     missing where there is no GPU that can be used.
@@ -47,6 +54,9 @@ def connect(dtype=None):
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             raise ValueError("no GPU here that CUDA can use; leave out --device cuda")
+        here = ranks.here()
+        if here.size > 1:
+            nccl_ranks.choose_card(here, cupy)
         found = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         cupy.empty((1,), np.float32)
     except RuntimeError as e:
@@ -68,8 +78,12 @@ def connect(dtype=None):
     if not has_bf16 and dtype != "float32":
         print(f"{name}: no bfloat16 (compute capability {found['major']}.{found['minor']}, 8.0 has "
               "it); computing in float32", file=sys.stderr)
+    cards = nccl_ranks.ONE_CARD
+    if here.size > 1:
+        cards = here.cards or nccl_ranks.connect(here, cp)
     free_bytes, _ = cp.cuda.runtime.memGetInfo()
-    return SimpleNamespace(name=name, bf16=has_bf16 and dtype != "float32", free_bytes=free_bytes)
+    is_bf16 = has_bf16 and dtype != "float32"
+    return SimpleNamespace(name=name, bf16=is_bf16, free_bytes=free_bytes, cards=cards)
 
 
 def add_arguments(parser):
@@ -110,9 +124,18 @@ class Layout:
     blocks come last, and are Muon's. of_adamw and of_muon are the two slices.
     Each parameter begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to
     a size that suits the matrix products.
+
+    Each of the two slices is padded so that n_ranks can have equal parts of it: of AdamW's, the
+    parts may end within a parameter. Muon needs whole matrices, so they lie in the order of their
+    ranks, each rank's as far apart as if it had as many as the one with the most:
+
+        of_adamw                            of_muon
+        wte .. | .. wpe .. | ln_1 .. pad    c_attn, c_fc | c_proj, pad | c_attn, c_fc
+        rank 0 | rank 1    | rank 2         rank 0       | rank 1      | rank 2
     """
 
-    def __init__(self, cfg, has_muon=False):
+    def __init__(self, cfg, has_muon=False, n_ranks=1):
+        self.n_ranks = n_ranks
         multiple = 128 if cfg.vocab_size > 1024 else 8
         padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
         self.given = families.shapes(cfg)
@@ -130,14 +153,37 @@ class Layout:
         self.at, self.size = {}, 0
         self.n_decayed = self._place(decayed)
         n_adamw = self._place(vectors)
-        self.of_adamw, self.of_muon = slice(0, n_adamw), slice(n_adamw, self._place(matrices))
+        n_adamw = self.size = -(-n_adamw // (128 * n_ranks)) * 128 * n_ranks
+        self._place_by_rank(matrices)
+        self.of_adamw, self.of_muon = slice(0, n_adamw), slice(n_adamw, self.size)
+
+    def _padded(self, name):
+        return -(-math.prod(self.shapes[name]) // 128) * 128
 
     def _place(self, names):
         """Place parameters behind those that have a place. Returns where they end."""
         for name in names:
             self.at[name] = self.size
-            self.size += -(-math.prod(self.shapes[name]) // 128) * 128
+            self.size += self._padded(name)
         return self.size
+
+    def _place_by_rank(self, matrices):
+        """Place each rank's matrices, in as much space as the rank with the most needs."""
+        owners = zero.owners({name: self._padded(name) for name in matrices}, self.n_ranks)
+        names_of = [[] for _ in range(self.n_ranks)]
+        for name in matrices:
+            names_of[owners[name]].append(name)
+        most = max(sum(map(self._padded, names)) for names in names_of)
+        begin = self.size
+        for rank, names in enumerate(names_of):
+            self.size = begin + rank * most
+            self._place(names)
+        self.size = begin + self.n_ranks * most
+
+    def own(self, part, rank):
+        """The slice of a part of all, of_adamw or of_muon, that belongs to a rank."""
+        n = (part.stop - part.start) // self.n_ranks
+        return slice(part.start + rank * n, part.start + (rank + 1) * n)
 
     def views(self, flat, part=slice(None)):
         """{name: array} of the parameters in a part of all, from an array of that part alone."""
@@ -159,10 +205,10 @@ class Layout:
             view[: len(arrays[name])] = arrays[name]
         return flat
 
-    def scatter(self, flat, arrays, part=slice(None)):
-        """One array of a part, on the GPU -> into {name: NumPy array}"""
-        for name, view in self.views(kernels.on_host(flat), part).items():
-            arrays[name][...] = view[: len(arrays[name])]
+    def scatter(self, flat, arrays, part, kept=lambda name: slice(None)):
+        """One array of a part, on the host -> into {name: NumPy array}, the kept rows of each"""
+        for name, view in self.views(flat, part).items():
+            arrays[name][...] = view[: self.given[name][0]][kept(name)]
 
 
 def upload(params, cfg, bf16=True):
@@ -384,13 +430,14 @@ def muon_shapes(cfg):
     return largest
 
 
-def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
+def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
     """{what: bytes} of training with B sequences at once, known before any of it is taken.
 
-    has_muon: whether Muon has the matrices of the blocks.
+    has_muon: whether Muon has the matrices of the blocks. n_ranks: how many GPUs have a part each
+    of what the optimizer keeps.
     """
-    layout, T, C = Layout(cfg, has_muon), cfg.n_positions, cfg.n_embd
-    n, n_adamw = layout.size, layout.of_adamw.stop
+    layout, T, C = Layout(cfg, has_muon, n_ranks), cfg.n_positions, cfg.n_embd
+    n, n_own, n_adamw = layout.size, layout.size // n_ranks, layout.of_adamw.stop // n_ranks
     widest = max(shape[-1] for shape in layout.shapes.values())
     most_scratch = max(
         B * T * cfg.n_head,                                         # attention_backward
@@ -398,7 +445,7 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
         4 * launching.BACKWARD_BLOCKS * 256 + widest,               # bias_backward
     )
     plan = {
-        "parameters": 4 * n + 2 * n * bf16,
+        "parameters": 4 * n_own + 2 * n if bf16 else 4 * n,
         "gradients": 4 * n,
         "AdamW": 8 * n_adamw,
         "activations": 0,
@@ -413,7 +460,10 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
         plan[what] += cores.padded(shape, itemsize)
     if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
-        plan["Muon"] = 4 * (n - n_adamw) + sum(in_rounds)
+        plan["Muon"] = 4 * (n_own - n_adamw) + sum(in_rounds)
+    if n_ranks > 1:
+        longest = max(n_adamw, n_own - n_adamw)
+        plan["exchange"] = 4 * math.prod(nccl_ranks.room_shape(longest, n_ranks))
     return plan
 
 
@@ -421,23 +471,26 @@ class Training:
     """A model and its optimizer on the GPU: add() batches, then update().
 
     params and optimizer (a train.AdamW or train.Muon) are the host's, for checkpoints: download()
-    brings them up to date.
+    brings them up to date. Where there are ranks, each has a Training, the optimizer on the host
+    has the rows of parts (zero.Parts), and cards (nccl_ranks.Cards) are the GPUs of all.
     """
 
-    def __init__(self, params, optimizer, cfg, rows, recompute=False, bf16=True):
-        self.host, self.optimizer = params, optimizer
+    def __init__(
+        self, params, optimizer, cfg, rows, recompute=False, bf16=True, parts=zero.EVERYTHING,
+        cards=nccl_ranks.ONE_CARD,
+    ):
+        self.host, self.optimizer, self.parts, self.cards = params, optimizer, parts, cards
         self.has_muon = hasattr(optimizer, "mean")
-        self.layout = layout = Layout(cfg, self.has_muon)
-        self.master = cp.asarray(layout.gather(params))
+        self.layout = layout = Layout(cfg, self.has_muon, cards.size)
+        self.regions = [layout.of_adamw, layout.of_muon][: 1 + self.has_muon]
+        self.own = [layout.own(region, cards.rank) for region in self.regions]
+        self._upload_weights(bf16)
         self.m, self.v = (
-            cp.asarray(layout.gather(arrays, layout.of_adamw))
-            for arrays in (optimizer.m, optimizer.v)
+            self._upload_means(means, layout.of_adamw) for means in (optimizer.m, optimizer.v)
         )
-        self.copy = kernels.to_bf16(self.master) if bf16 else None
-        self.params = layout.views(self.copy if bf16 else self.master)
         self.flat = cp.zeros((layout.size,), np.float32)            # its padding stays 0
         if self.has_muon:
-            self.mean = cp.asarray(layout.gather(optimizer.mean, layout.of_muon))
+            self.mean = self._upload_means(optimizer.mean, layout.of_muon)
             dtype = np.uint16 if bf16 else np.float32
             self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
         self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
@@ -446,6 +499,25 @@ class Training:
         self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
         self.state, self.clip, self.begun = self.step.a["state"], None, False
         self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
+        if cards.size > 1:
+            self._make_room()
+
+    def _upload_weights(self, bf16):
+        """The weights to compute with, and the master copy of this rank's part of each region."""
+        flat = self.layout.gather(self.host)
+        self.weights = cp.asarray(flat)
+        self.masters = [self.weights[own] for own in self.own]
+        if bf16:
+            self.masters = [cp.asarray(flat[own]) for own in self.own]
+            self.weights = kernels.to_bf16(self.weights)
+        self.copies = [self.weights[own] if bf16 else None for own in self.own]
+        self.params = self.layout.views(self.weights)
+
+    def _upload_means(self, means, region):
+        """This rank's part of a region of means, of which the host has the rows of parts."""
+        whole = {name: np.asarray(self.parts.gathered(name, a)) for name, a in means.items()}
+        flat = self.layout.gather(whole, region)
+        return cp.asarray(flat.reshape(self.cards.size, -1)[self.cards.rank])
 
     def clear(self):
         """Begin a new step."""
@@ -454,33 +526,70 @@ class Training:
     def add(self, tokens, targets, weights):
         """Add a batch, (B,T) each, to the step. Returns 0.0 while the GPU is at work: the loss is
         known after update()."""
-        self.step.put(tokens, targets, weights)
-        recording = self.more if self.begun else self.first
-        recording(functools.partial(self.step.run, self.grads, self.begun))
+        if len(tokens) == 0 and self.cards.size > 1:    # fewer rows than ranks
+            if not self.begun:
+                self.flat[...] = 0.0
+                self.state[...] = 0.0
+        else:
+            self.step.put(tokens, targets, weights)
+            recording = self.more if self.begun else self.first
+            recording(functools.partial(self.step.run, self.grads, self.begun))
         self.begun = True
         return 0.0
 
     def _finish(self):
-        o, part = self.optimizer, self.layout.of_adamw
-        kernels.grad_norm(self.flat, self.clip, self.state)
-        copy = None if self.copy is None else self.copy[part]
+        o, own = self.optimizer, self.own[0]
+        if self.cards.size == 1:
+            kernels.grad_norm(self.flat, self.clip, self.state)
+        else:
+            self._sum_over_ranks()
+        n_decayed = min(max(0, self.layout.n_decayed - own.start), own.stop - own.start)
         kernels.adamw(
-            self.flat[part], self.master[part], self.m, self.v, copy, self.state, self.rates,
-            self.layout.n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
+            self.flat[own], self.masters[0], self.m, self.v, self.copies[0], self.state, self.rates,
+            n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
         )
         if self.has_muon:
             self._finish_matrices()
+        if self.cards.size > 1:
+            self.cards.all_gather(*self._tables(self.weights))
 
     def _finish_matrices(self):
         """Muon's step. The gradients of its matrices are used up."""
-        o = self.optimizer
-        masters = self.layout.views(self.master)
-        copies = {} if self.copy is None else self.params
-        for name, mean in self.layout.views(self.mean, self.layout.of_muon).items():
+        o, layout, own = self.optimizer, self.layout, self.own[1]
+        grads, masters = layout.views(self.flat[own], own), layout.views(self.masters[1], own)
+        copies = {} if self.copies[1] is None else layout.views(self.copies[1], own)
+        for name, mean in layout.views(self.mean, own).items():
             kernels.muon.step(
-                self.grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
+                grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
                 self.in_rounds, muon.n_parts(name), o.ratio, o.momentum, o.weight_decay,
             )
+
+    def _tables(self, flat):
+        """Each region of an array of all parameters as a table: a row for each rank."""
+        return [flat[region].reshape(self.cards.size, -1) for region in self.regions]
+
+    def _make_room(self):
+        """Memory for what the ranks tell each other in a step."""
+        N, lengths = self.cards.size, [own.stop - own.start for own in self.own]
+        self.room = cp.empty(nccl_ranks.room_shape(max(lengths), N), np.float32)
+        n_blocks = [kernels.norm_blocks(n) for n in lengths]
+        self.squares = cp.zeros((N, sum(n_blocks)), np.float32)
+        ends = np.cumsum(n_blocks)
+        self.own_squares = [
+            self.squares[self.cards.rank, end - n : end] for n, end in zip(n_blocks, ends)
+        ]
+        self.losses, self.ones = cp.zeros((N, 1), np.float32), cp.asarray(np.ones(N, np.float32))
+
+    def _sum_over_ranks(self):
+        """Sum the gradients of this rank's part. state: loss, norm and scale of all ranks."""
+        rank = self.cards.rank
+        for table, squares in zip(self._tables(self.flat), self.own_squares):
+            self.cards.reduce_scatter(table, self.room)
+            kernels.norm_partials(table[rank], squares)
+        self.losses[rank] = self.state[:1]
+        self.cards.all_gather(self.losses, self.squares)
+        kernels.loss_sum(self.losses.ravel(), self.ones, self.state)
+        kernels.norm_and_scale(self.squares.ravel(), self.clip, self.state)
 
     def update(self, lr, clip):
         """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
@@ -490,19 +599,33 @@ class Training:
         self.clip = clip
         rates = lr, 1.0 / (1.0 - o.beta1**t), 1.0 / (1.0 - o.beta2**t)
         self.rates.set(np.array(rates, np.float32))
-        self.finish(self._finish)
+        self.cards.run(self.finish, self._finish)
         loss, norm, scale = cp.asnumpy(self.state).tolist()
         o.t += scale != 0.0
         return loss, norm
 
     def download(self):
-        """Bring params and optimizer on the host up to date."""
-        layout, o = self.layout, self.optimizer
-        layout.scatter(self.master, self.host)
-        layout.scatter(self.m, o.m, layout.of_adamw)
-        layout.scatter(self.v, o.v, layout.of_adamw)
+        """Bring params and optimizer on the host up to date. All ranks must call it."""
+        layout, o, kept = self.layout, self.optimizer, self.parts.kept
+        for master, region in zip(self.masters, self.regions):
+            layout.scatter(self._on_host(master, region), self.host, region)
+        for mine, means in ((self.m, o.m), (self.v, o.v)):
+            whole = self._on_host(mine, layout.of_adamw)
+            layout.scatter(whole, means, layout.of_adamw, kept)
         if self.has_muon:
-            layout.scatter(self.mean, o.mean, layout.of_muon)
+            whole = self._on_host(self.mean, layout.of_muon)
+            layout.scatter(whole, o.mean, layout.of_muon, kept)
+
+    def _on_host(self, own, region):
+        """An array of a region on the host, of which each rank's GPU has its part."""
+        flat, rank = kernels.on_host(own), self.cards.rank
+        if self.cards.size == 1:
+            return flat
+        table = np.empty((self.cards.size, len(flat)), flat.dtype)
+        table[rank] = flat
+        rows = [slice(r, r + 1) for r in range(self.cards.size)]
+        self.parts.here.all_gather([table], [rows])
+        return table.ravel()
 
     close = download
 

@@ -61,7 +61,8 @@ def rank(params, cfg, recompute, grads, arena):
 def worker(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
     """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
     if gpu:
-        return device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
+        return device.Training(
+            params, optimizer, cfg, micro_batch, recompute, gpu.bf16, parts, gpu.cards)
     work = Gradients(params, cfg, recompute)
     optimizer.params = parts.updated(params)        # they have moved, see Gradients
     return work

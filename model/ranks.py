@@ -41,6 +41,7 @@ class Ranks:
     local_rank = 0
     local_size = 1
     sent = 0
+    cards = None            # nccl_ranks.Cards, where each has a GPU; None before it is known
 
     # What a transport defines. Only they are called where size is above 1.
 

@@ -394,7 +394,7 @@ def test_the_plan_is_what_is_taken(cfg, kind):
     plan = device.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
     params = families.of(cfg).init(cfg, 0)
     gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
-    of_adamw = [gpu.master, gpu.m, gpu.v, gpu.copy, gpu.flat, gpu.arena.memory]
+    of_adamw = [*gpu.masters, gpu.m, gpu.v, gpu.weights, gpu.flat, gpu.arena.memory]
     of_muon = 0
     if kind == "Muon":
         of_muon = gpu.mean.nbytes
