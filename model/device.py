@@ -27,6 +27,7 @@ from types import SimpleNamespace
 
 from model import cores                    # before numpy
 from model import checks, families, fast, llama, muon, nccl_ranks, ranks, walk, zero
+from model.layout import Layout
 import numpy as np
 
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
@@ -115,100 +116,6 @@ def chosen(args, is_for_writing=False):
 
 
 # ------------------------------------------------------------------------------------- parameters
-
-
-class Layout:
-    """Where each parameter lies in one array of all.
-
-    AdamW's come first, and of them those that weight decay is for. With Muon the matrices of the
-    blocks come last, and are Muon's. of_adamw and of_muon are the two slices.
-    Each parameter begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to
-    a size that suits the matrix products.
-
-    Each of the two slices is padded so that n_ranks can have equal parts of it: of AdamW's, the
-    parts may end within a parameter. Muon needs whole matrices, so they lie in the order of their
-    ranks, each rank's as far apart as if it had as many as the one with the most:
-
-        of_adamw                            of_muon
-        wte .. | .. wpe .. | ln_1 .. pad    c_attn, c_fc | c_proj, pad | c_attn, c_fc
-        rank 0 | rank 1    | rank 2         rank 0       | rank 1      | rank 2
-    """
-
-    def __init__(self, cfg, has_muon=False, n_ranks=1):
-        self.n_ranks = n_ranks
-        multiple = 128 if cfg.vocab_size > 1024 else 8
-        padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
-        self.given = families.shapes(cfg)
-        self.shapes = dict(self.given)
-        for name in {"wte.weight", families.head_name(cfg)}:
-            self.shapes[name] = padded_vocabulary, cfg.n_embd
-        decayed, vectors, matrices = [], [], []
-        for name, shape in self.shapes.items():
-            if len(shape) == 1:
-                vectors.append(name)
-            elif has_muon and muon.is_block_matrix(name, shape):
-                matrices.append(name)
-            else:
-                decayed.append(name)
-        self.at, self.size = {}, 0
-        self.n_decayed = self._place(decayed)
-        n_adamw = self._place(vectors)
-        n_adamw = self.size = -(-n_adamw // (128 * n_ranks)) * 128 * n_ranks
-        self._place_by_rank(matrices)
-        self.of_adamw, self.of_muon = slice(0, n_adamw), slice(n_adamw, self.size)
-
-    def _padded(self, name):
-        return -(-math.prod(self.shapes[name]) // 128) * 128
-
-    def _place(self, names):
-        """Place parameters behind those that have a place. Returns where they end."""
-        for name in names:
-            self.at[name] = self.size
-            self.size += self._padded(name)
-        return self.size
-
-    def _place_by_rank(self, matrices):
-        """Place each rank's matrices, in as much space as the rank with the most needs."""
-        owners = zero.owners({name: self._padded(name) for name in matrices}, self.n_ranks)
-        names_of = [[] for _ in range(self.n_ranks)]
-        for name in matrices:
-            names_of[owners[name]].append(name)
-        most = max(sum(map(self._padded, names)) for names in names_of)
-        begin = self.size
-        for rank, names in enumerate(names_of):
-            self.size = begin + rank * most
-            self._place(names)
-        self.size = begin + self.n_ranks * most
-
-    def own(self, part, rank):
-        """The slice of a part of all, of_adamw or of_muon, that belongs to a rank."""
-        n = (part.stop - part.start) // self.n_ranks
-        return slice(part.start + rank * n, part.start + (rank + 1) * n)
-
-    def views(self, flat, part=slice(None)):
-        """{name: array} of the parameters in a part of all, from an array of that part alone."""
-        begin, end, _ = part.indices(self.size)
-        views = {}
-        for name, at in self.at.items():
-            if begin <= at < end:
-                shape = self.shapes[name]
-                views[name] = flat[at - begin : at - begin + math.prod(shape)].reshape(shape)
-        return views
-
-    def gather(self, arrays, part=slice(None)):
-        """{name: NumPy array} of the parameters in a part -> one array of that part, float32"""
-        begin, end, _ = part.indices(self.size)
-        flat = np.zeros(end - begin, np.float32)
-        for name, view in self.views(flat, part).items():
-            if arrays[name].shape != self.given[name]:
-                raise ValueError(f"{name}: {arrays[name].shape}, expected {self.given[name]}")
-            view[: len(arrays[name])] = arrays[name]
-        return flat
-
-    def scatter(self, flat, arrays, part, kept=lambda name: slice(None)):
-        """One array of a part, on the host -> into {name: NumPy array}, the kept rows of each"""
-        for name, view in self.views(flat, part).items():
-            arrays[name][...] = view[: self.given[name][0]][kept(name)]
 
 
 def upload(params, cfg, bf16=True):
@@ -500,7 +407,7 @@ class Training:
         self.state, self.clip, self.begun = self.step.a["state"], None, False
         self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
         if cards.size > 1:
-            self._make_room()
+            self.sums = nccl_ranks.Sums(cards, self._tables(self.flat), self.state)
 
     def _upload_weights(self, bf16):
         """The weights to compute with, and the master copy of this rank's part of each region."""
@@ -542,7 +449,7 @@ class Training:
         if self.cards.size == 1:
             kernels.grad_norm(self.flat, self.clip, self.state)
         else:
-            self._sum_over_ranks()
+            self.sums.add_up(self.clip)
         n_decayed = min(max(0, self.layout.n_decayed - own.start), own.stop - own.start)
         kernels.adamw(
             self.flat[own], self.masters[0], self.m, self.v, self.copies[0], self.state, self.rates,
@@ -567,29 +474,6 @@ class Training:
     def _tables(self, flat):
         """Each region of an array of all parameters as a table: a row for each rank."""
         return [flat[region].reshape(self.cards.size, -1) for region in self.regions]
-
-    def _make_room(self):
-        """Memory for what the ranks tell each other in a step."""
-        N, lengths = self.cards.size, [own.stop - own.start for own in self.own]
-        self.room = cp.empty(nccl_ranks.room_shape(max(lengths), N), np.float32)
-        n_blocks = [kernels.norm_blocks(n) for n in lengths]
-        self.squares = cp.zeros((N, sum(n_blocks)), np.float32)
-        ends = np.cumsum(n_blocks)
-        self.own_squares = [
-            self.squares[self.cards.rank, end - n : end] for n, end in zip(n_blocks, ends)
-        ]
-        self.losses, self.ones = cp.zeros((N, 1), np.float32), cp.asarray(np.ones(N, np.float32))
-
-    def _sum_over_ranks(self):
-        """Sum the gradients of this rank's part. state: loss, norm and scale of all ranks."""
-        rank = self.cards.rank
-        for table, squares in zip(self._tables(self.flat), self.own_squares):
-            self.cards.reduce_scatter(table, self.room)
-            kernels.norm_partials(table[rank], squares)
-        self.losses[rank] = self.state[:1]
-        self.cards.all_gather(self.losses, self.squares)
-        kernels.loss_sum(self.losses.ravel(), self.ones, self.state)
-        kernels.norm_and_scale(self.squares.ravel(), self.clip, self.state)
 
     def update(self, lr, clip):
         """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""

@@ -28,7 +28,6 @@ All calls can be recorded in a CUDA graph (NCCL 2.9). All ranks must record the 
 Needs CuPy 14 and NCCL: pip install nvidia-nccl-cu12, or -cu13.
 """
 
-import math
 import os
 import sys
 import threading
@@ -77,7 +76,7 @@ def choose_card(here, cp):
 
 def connect(here, cp):
     """The Cards of all ranks, seen from this one, whose GPU has been chosen. All must call it."""
-    from kernels.llama import add_to
+    import kernels
     try:
         from cupy.cuda import nccl
     except ImportError as error:
@@ -91,7 +90,7 @@ def connect(here, cp):
             "or train on one GPU, without --ranks")
     number = list(nccl.get_unique_id()) if here.rank == 0 else None
     number = here.all_objects(number)[0]
-    here.cards = Cards(here, cp, nccl, tuple(number), add_to)
+    here.cards = Cards(here, cp, nccl, tuple(number), kernels)
     return here.cards
 
 
@@ -105,9 +104,9 @@ def room_shape(row_size, n_ranks):
 class Cards:
     """The GPUs of all ranks, seen from the one of this rank."""
 
-    def __init__(self, here, cp, nccl, number, add_to):
+    def __init__(self, here, cp, nccl, number, kernels):
         self.here, self.rank, self.size = here, here.rank, here.size
-        self.cp, self.nccl, self.add_to = cp, nccl, add_to
+        self.cp, self.nccl, self.kernels = cp, nccl, kernels
         self.communicator = nccl.NcclCommunicator(here.size, number, here.rank)
         self.sent = 0                                       # by the calls of the current run()
         self.bytes_of = weakref.WeakKeyDictionary()         # {recording: what each run sends}
@@ -150,7 +149,7 @@ class Cards:
             received[self.rank] = own
             total = received[0]
             for r in range(1, self.size):
-                self.add_to(total, received[r])
+                self.kernels.add_to(total, received[r])
             if self.rank:
                 own[...] = total
 
@@ -204,3 +203,35 @@ class Cards:
         thread.join(ABORT_S)
         if thread.is_alive():
             print("NCCL does not give up; the process ends without it", file=sys.stderr)
+
+
+class Sums:
+    """The gradients of all ranks added up, and their loss and norm; with the memory for that.
+
+    tables: the gradients, (N,n) float32 each. state (3,): that of kernels.grad_norm.
+    """
+
+    def __init__(self, cards, tables, state):
+        cp, N = cards.cp, cards.size
+        self.cards, self.tables, self.state = cards, tables, state
+        longest = max(table.shape[1] for table in tables)
+        self.room = cp.empty(room_shape(longest, N), np.float32)
+        n_blocks = [cards.kernels.norm_blocks(table.shape[1]) for table in tables]
+        self.squares = cp.zeros((N, sum(n_blocks)), np.float32)
+        self.places = []                    # in a row of squares: those of each table
+        for n, end in zip(n_blocks, np.cumsum(n_blocks)):
+            self.places.append(slice(end - n, end))
+        self.losses = cp.zeros((N, 1), np.float32)
+        self.ones = cp.asarray(np.ones(N, np.float32))
+
+    def add_up(self, clip):
+        """Put the sums of gradients into the own row of each table, and the loss of all ranks, the
+        norm of all gradients and the scale that clips it into state, the same on every rank."""
+        cards, kernels = self.cards, self.cards.kernels
+        for table, place in zip(self.tables, self.places):
+            cards.reduce_scatter(table, self.room)
+            kernels.norm_partials(table[cards.rank], self.squares[cards.rank, place])
+        self.losses[cards.rank] = self.state[:1]
+        cards.all_gather(self.losses, self.squares)
+        kernels.loss_sum(self.losses.ravel(), self.ones, self.state)
+        kernels.norm_and_scale(self.squares.ravel(), clip, self.state)

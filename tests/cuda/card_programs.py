@@ -1,5 +1,8 @@
-"""Programs for tests of ranks that have a GPU each: python tests/cuda/card_programs.py NAME ARGUMENT
---ranks N. The CPU plays the GPUs, and nccl_cpu.py NCCL. Rank 0 prints what the test looks at.
+"""Programs for tests of ranks that have a GPU each. The CPU plays the GPUs, nccl_cpu.py plays NCCL.
+
+    python tests/cuda/card_programs.py NAME ARGUMENT --ranks N
+
+Rank 0 prints what the test looks at.
 """
 
 import argparse
