@@ -47,7 +47,7 @@ def collectives(here, _):
     table = cupy_cpu.zeros((here.size, 20))
     small = cupy_cpu.zeros((here.size, 3), np.uint16)
     room = cupy_cpu.empty(nccl_ranks.room_shape(20, here.size))
-    recording = launching.Recording()
+    recording = here.recording = launching.Recording()      # which lives as long as the ranks do
 
     def work():
         cards.reduce_scatter(table, room)
