@@ -45,10 +45,11 @@ Two more commands measure the result:
     python align.py arena       ratings of models, from battles over those questions
 
 This file defines the stages. In each, a learner (chat/tuning.py) collects the gradients of a step:
-learner.add(tokens, targets, weights) adds those of one batch, and learner.update(loss, info) clips
-them, takes a step of AdamW, logs it, and saves now and then. A stage that was killed goes on from
-there, unless its identity (recipe, reward, seed, data, first weights) has changed: on_mismatch
-tells what then. chat/packing.py puts many texts into one row, chat/lessons.py reads the data.
+learner.add(tokens, targets, weights) adds those of a batch, whose rows are divided over the ranks
+of the run (--ranks); learner.update(loss, info) clips them, takes a step of AdamW, logs it, and
+saves now and then. A stage that was killed goes on from there, unless its identity (recipe, reward,
+seed, data, first weights) has changed: on_mismatch tells what then. chat/packing.py puts many texts
+into one row, chat/lessons.py reads the data.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -59,7 +60,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from model import fast              # before numpy
+from model import fast, ranks       # before numpy
 import numpy as np
 
 from chat import arena, commands, formats, generate
@@ -246,7 +247,7 @@ def roll_out(model, tasks, recipe, rng, judge=None):
     for i in rng.choice(len(tasks), recipe.prompts):
         chosen += [tasks[i]] * recipe.group
     prompts = [lessons.prompt_of(task, tokenizer) for task in chosen]
-    replies = generate.generate(
+    replies = generate.generate_on_ranks(
         params,
         cfg,
         tokenizer,
@@ -311,7 +312,7 @@ def normaliser(sampled, how="tokens", longest=None):
 def log_probabilities(params, cfg, tokens, targets, mask):
     """log p of each target under a model, 0 where the mask is 0: (B,T) each -> (B,T)"""
     targets = np.where(mask > 0, targets, -1)           # -1 is ignored
-    return -fast.token_losses(params, cfg, tokens, targets)
+    return -ranks.here().by_rows(partial(fast.token_losses, params, cfg), tokens, targets)
 
 
 FAR = 20.0              # nats between reference and model beyond which the leash pulls no harder
@@ -521,8 +522,7 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
     reward model whose reward is beta times the gain. DPO needs no leash beside it: once beta delta
     is large, u is near 0 and the pair pulls no more. The smaller beta, the further the model goes.
     DPO is simpler than RL with a reward model: it samples nothing and needs no judge. But it learns
-    only from the replies in the file. A reward model judges replies that the model writes now, so
-    RL can find better ones than the file has, or game the judge.
+    only from the file's replies. RL can find better ones than the file has, or game its judge.
     """
     gained = gains(log_p, log_p_reference, mask)
     delta = gained[0::2] - gained[1::2]                             # (pairs,)

@@ -243,7 +243,7 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     stop = formats.of(tokenizer).ends
     replies = []
     for i in range(0, len(prompts), batch):
-        replies += generate.generate(
+        replies += generate.generate_on_ranks(
             params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
             temperature=temperature, seed=seed + i,
         )

@@ -4,6 +4,7 @@ import json
 import sys
 
 from chat import arena, formats, options         # before numpy
+from model import joining, report
 from run import disk, runs
 
 # The options that are parameters of a stage, beside its recipe.
@@ -71,5 +72,7 @@ def run(args, stages):
         run_arena(args)
     else:
         given = {name: getattr(args, name) for name in GIVEN if name in args}
-        found = stages[args.command](recipe=recipe, **given)
-        print(runs.row(args.out, *AFTER[args.command](args, recipe, found)))
+        with joining.joined(args.ranks):
+            found = stages[args.command](recipe=recipe, **given)
+            report.print_ranks()
+            print(runs.row(args.out, *AFTER[args.command](args, recipe, found)))

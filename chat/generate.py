@@ -14,6 +14,7 @@ begin with is kept).
 """
 
 from model import fast                  # before numpy
+from model import ranks
 import numpy as np
 import sample
 
@@ -403,15 +404,40 @@ def document_begin(tokenizer):
     return [names[name] for name in DOCUMENT_BEGINS if name in names][:1]
 
 
-def generate(params, cfg, tokenizer, prompts, engine=fast, **settings):
-    """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device."""
+def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, **settings):
+    """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device.
+
+    streams: as for Batch.add.
+    """
     if not prompts:
         return []
     settings = sample.Settings(**settings).check()
     longest = max(prompts, key=len)
     n_positions = len(longest) + sample.longest_reply(longest, settings, cfg.n_positions)
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)
-    rows = batch.add(prompts, settings)
+    rows = batch.add(prompts, settings, streams)
     while len(batch):
         batch.step()
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
+
+
+def generate_on_ranks(params, cfg, tokenizer, prompts, **settings):
+    """generate(), where each rank writes its share of the replies, and all ranks get all of them.
+
+    A reply has the random numbers of its place among all, whoever writes it.
+    """
+    here = ranks.here()
+    own = here.share(len(prompts))
+    streams = list(range(own.start, own.stop))
+    replies = generate(params, cfg, tokenizer, prompts[own], streams=streams, **settings)
+    if here.size == 1:
+        return replies
+    sent = []
+    for reply in replies:
+        ids = [int(i) for i in reply.ids]
+        logp = [float(x) for x in reply.logp]
+        sent.append([ids, reply.sampled, reply.finish, logp])
+    written = []
+    for of_rank in here.all_objects(sent):
+        written += of_rank
+    return [sample.Reply(*each, prompt) for each, prompt in zip(written, prompts)]

@@ -17,7 +17,7 @@ import bpe
 import gpt
 import sample
 from chat import lessons
-from model import checkpoint, folders, lora
+from model import checkpoint, folders, lora, ranks
 from run import disk
 
 
@@ -126,16 +126,22 @@ def add_gradient(learner, params, cfg, rows, loss_of):
     """Add the gradient of a loss of n rows' rewards to a learner's. Returns what loss_of gave.
 
     loss_of(rewards) -> (loss, its derivative by each reward (n,), ...)
+    Each rank computes its share of the rows. The loss compares the rewards of all.
     """
-    gradients = learner.gradients
-    tokens, last = padded(rows)
+    gradients, here = learner.gradients, ranks.here()
+    own = here.share(len(rows))
+    if own.start == own.stop:
+        gradients.add(np.empty((0, 1)), None, None)
+        return loss_of(np.concatenate(here.all_objects([])))
+    tokens, last = padded(rows[own])
     vector = params["score.weight"]
     found = []
 
     def head(y):                                # y (n,T,C): the hidden states
         h = y[last]
-        found.append(loss_of((h @ vector).astype(np.float64)))
-        loss, dr = found[0][0], found[0][1].astype(y.dtype)
+        rewards = (h @ vector).astype(np.float64)
+        found.append(loss_of(np.concatenate(here.all_objects(rewards.tolist()))))
+        loss, dr = found[0][0], found[0][1][own].astype(y.dtype)
         # forward was: rewards = h @ vector
         dy = np.zeros_like(y)
         dy[last] = dr[:, None] * vector

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chat import variants
+from model import joining
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def add_stage(parser, name, rewards):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
     add_lora(parser)
+    joining.add_argument(parser.add_argument_group("several processes"))
     add = parser.add_argument_group("recipe").add_argument
     add("--chat-format", metavar="FORMAT", help="how a model of others writes chats: chatml, "
         "llama3, or a folder with a chat template (default: its own template)")

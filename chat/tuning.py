@@ -15,7 +15,7 @@ from pathlib import Path
 from chat import formats, models        # before numpy
 import gpt
 import train
-from model import adamw, adapters, corpus, folders, lora, parallel, resume
+from model import adamw, adapters, corpus, folders, lora, parallel, ranks, resume, zero
 from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
@@ -158,16 +158,20 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
         save = functools.partial(save_merged, base=base)
     # Weight decay would pull at all weights, also those that no conversation has use for, and so
     # erode what the base model knows.
-    optimizer = adamw.AdamW(learned, recipe.beta1, recipe.beta2, weight_decay=0.0)
-    optimizer.params = params           # where Gradients puts arrays that processes share
+    here = ranks.here()
+    parts = zero.Parts(learned, here)
+    optimizer = adamw.AdamW(parts.updated(learned), recipe.beta1, recipe.beta2, weight_decay=0.0)
     format = formats.of(tokenizer)
     identity = {**identity, **train.settings(recipe), "chat_template": format.digest}
-    kept = resume.kept_settings(folder, identity, ("threads",))
+    if here.size > 1:
+        identity["ranks"] = here.size
+    kept = resume.kept_settings(folder, identity, ("threads",), here)
     identity["threads"] = resume.keep_threads(kept)
     ours = tokenizer if format.has_calls else None      # the files of others are copied
-    with resume.begin(folder, learned, optimizer, cfg, ours, identity, on_mismatch,
-                     end="<|im_end|>") as stage:
-        format.write(stage.place)
+    with resume.begin(folder, learned, optimizer, cfg, ours, identity, on_mismatch, parts,
+                      end="<|im_end|>") as stage:
+        if here.rank == 0:
+            format.write(stage.place)
         learner = Learner(stage, params, cfg, optimizer, recipe)
         if save is gpt.save and recipe.save_every < recipe.steps:
             print(f"after {recipe.save_every} steps it can be talked to in another terminal:\n"
@@ -175,6 +179,7 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
         yield learner
         learner.gradients.close()
         stage.finish(params, cfg, save)
+    here.barrier()                      # the model is there for all
 
 
 class Learner:
@@ -182,8 +187,18 @@ class Learner:
 
     def __init__(self, stage, params, cfg, optimizer, recipe):
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
+        self.parts, self.here = stage.parts, stage.parts.here
         self.gradients = parallel.Gradients(params, cfg)
-        self.add = self.gradients.add
+        self.parts.params = lora.learned(params)        # Gradients has moved them
+        optimizer.params = self.parts.updated(self.parts.params)
+
+    def add(self, *batch):
+        """Add the gradients of a batch: tokens, targets, weights and perhaps positions, segments.
+
+        Each rank takes its share of the rows. Returns the loss of the whole batch.
+        """
+        own = parallel.share_of_rows(batch, self.here.share)
+        return self.here.sum_of(self.gradients.add(*own))[0]
 
     def steps(self):
         """The number of each step that is still to be done. Its gradients begin at zero."""
@@ -209,7 +224,8 @@ class Learner:
         step, recipe = self.step, self.recipe
         skipped, norm = None, 0.0
         if self.gradients.added:
-            norm, lr, skipped = train.update(self.optimizer, self.gradients.sum, loss, step, recipe)
+            norm, lr, skipped = train.update(
+                self.optimizer, self.gradients.sum, loss, step, recipe, self.parts)
         else:
             lr = train.learning_rate(step, recipe)
         if skipped:

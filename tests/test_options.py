@@ -21,7 +21,8 @@ from conftest import ROOT
 
 DRAWING = ("--temperature --top-k --top-p --min-p --seed --max-tokens --repetition-penalty "
            "--presence-penalty --frequency-penalty --stop")
-TRAINING = "--run --data --start --out --steps --lr --batch --seed --on-mismatch --chat-format"
+TRAINING = ("--run --data --start --out --steps --lr --batch --seed --on-mismatch --chat-format "
+            "--ranks")
 # device.chosen refuses --dtype without --device cuda, for all scripts (tests/test_device.py).
 DEVICE = "--device --dtype"
 FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
@@ -29,7 +30,7 @@ FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords 
              "--no-rights")
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
-               "--on-mismatch --chat-format")
+               "--on-mismatch --chat-format --ranks")
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay {ADAPTER}",
