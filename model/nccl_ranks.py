@@ -145,13 +145,15 @@ class Cards:
             end = min(start + at_once, n)
             received = {r: room[i, :end - start] for i, r in enumerate(self._others())}
             self._exchange({r: table[r, start:end] for r in received}, received)
-            own = table[self.rank, start:end]
-            received[self.rank] = own
-            total = received[0]
-            for r in range(1, self.size):
-                self.kernels.add_to(total, received[r])
-            if self.rank:
-                own[...] = total
+            self._add_in_order(table[self.rank, start:end], list(received.values()))
+
+    def _add_in_order(self, own, received):
+        """own becomes ((rank 0's + rank 1's) + rank 2's) ... as in Ranks: a + b is b + a."""
+        lower, higher = received[:self.rank], received[self.rank:]
+        for piece in lower[1:]:
+            self.kernels.add_to(lower[0], piece)
+        for piece in [*lower[:1], *higher]:
+            self.kernels.add_to(own, piece)
 
     def _others(self):
         return [r for r in range(self.size) if r != self.rank]
