@@ -21,6 +21,7 @@ same bits for the same number of ranks, whatever carries the data.
 
 A transport carries it: shared memory (model/shared_ranks.py) or MPI (model/mpi_ranks.py). It
 defines `say`, `outbox`, `exchange`, `fail` and `close` of Ranks. model/joining.py chooses one.
+Where each rank has a GPU, model/nccl_ranks.py carries what is large from card to card.
 """
 
 from model import cores                     # before numpy

@@ -17,13 +17,12 @@ from test_resume import assert_same_files, log_of
 from model import device, nccl_ranks, planning, ranks
 import gpt
 import kernels
+from kernels import launching
 import train
-
-if ON_GPU:
-    pytest.skip("NCCL's stand-in works on CPUs", allow_module_level=True)
 
 import cupy_cpu
 
+on_cpus = pytest.mark.skipif(ON_GPU, reason="the stand-in of NCCL works on CPUs")
 PROGRAM = [sys.executable, "tests/cuda/card_programs.py"]
 MADE = ("model.safetensors", "trainer.safetensors")
 CFG = gpt.Config(30, 8, 16, 2, 2)       # of card_programs
@@ -57,6 +56,7 @@ def mirrored(calls):
     return found
 
 
+@on_cpus
 @pytest.mark.parametrize("n", [2, 3])
 def test_sums_are_made_in_the_order_of_ranks(tmp_path, n):
     """The program compares bit for bit, and bytes with the formula: at once, recorded, replayed."""
@@ -70,6 +70,7 @@ def test_sums_are_made_in_the_order_of_ranks(tmp_path, n):
         assert recorded == replayed == [[True, operations] for _, operations in first]
 
 
+@on_cpus
 @pytest.mark.parametrize("muon, batch", [(0.0, 5), (5.0, 1)])
 def test_two_ranks_train_as_two_ranks_on_cpus(tmp_path, muon, batch):
     """Also with a batch of one row, of which rank 1 has nothing. What is recorded is asked for once
@@ -100,13 +101,14 @@ def test_two_ranks_train_as_two_ranks_on_cpus(tmp_path, muon, batch):
     assert 0 < for_norm < 100 and layout.size < 1.4 * CFG.n_params
 
 
+@on_cpus
 def test_a_killed_rank_and_bfloat16(tmp_path):
     """The other rank ends. The same command goes on, with the bits of a run that nobody killed."""
-    wanted = {"dtype": "bf16", "muon": 5.0, "batch": 4, "steps": 5}
+    wanted = {"dtype": "bf16", "muon": 5.0, "batch": 4, "steps": 4}
     calm, killed = str(tmp_path / "calm"), str(tmp_path / "killed")
     status, _, err, _ = run(tmp_path, "training", 2, folder=calm, **wanted)
     assert status == 0, err
-    status, _, err, _ = run(tmp_path, "training", 2, folder=killed, die=[1, 4], **wanted)
+    status, _, err, _ = run(tmp_path, "training", 2, folder=killed, die=[1, 3], **wanted)
     assert status == 1 and "rank 1 (pid " in err and "goes on from the last checkpoint" in err
     status, _, err, _ = run(tmp_path, "training", 2, folder=killed, **wanted)
     assert status == 0, err
@@ -117,6 +119,21 @@ def test_a_killed_rank_and_bfloat16(tmp_path):
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
+@on_cpus
+def test_a_run_goes_on_with_fewer_cards(tmp_path):
+    """What two cards had parts of comes together on one."""
+    wanted = {"muon": 5.0, "batch": 4, "steps": 5, "folder": str(tmp_path / "r")}
+    assert run(tmp_path, "training", 2, die=[0, 3], **wanted)[0] != 0
+    status, _, err, _ = run(tmp_path, "training", 1, **wanted)
+    assert status == 0 and "going on with 1 rank where there were 2" in err, err
+    wanted.update(folder=str(tmp_path / "cpu"), device="cpu")
+    assert run(tmp_path, "training", 1, **wanted)[0] == 0
+    losses, expected = (
+        [entry["loss_nats"] for entry in log_of(tmp_path / name)] for name in ("r", "cpu"))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+@on_cpus
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_fails_ends_all(tmp_path, rank):
     """Without waiting for the others in NCCL, though its graph is recorded by then."""
@@ -126,11 +143,33 @@ def test_a_rank_that_fails_ends_all(tmp_path, rank):
     assert "NCCL" not in err, err
 
 
+@on_cpus
 def test_more_ranks_than_cards(tmp_path):
     status, _, err, _ = run(tmp_path, "collectives", 2, cards=1)
     assert status == 1
     assert "ranks 0 and 1 would share the GPU 0000:00:00.0 of" in err
     assert "where 1 can be seen; each rank needs one of its own" in err
+
+
+def test_one_card_by_itself(monkeypatch):
+    """With NCCL itself where there is a GPU: names, recording, and the order of the end."""
+    if not ON_GPU:
+        import nccl_cpu
+        monkeypatch.setattr(cp.cuda, "nccl", nccl_cpu, raising=False)
+        monkeypatch.setitem(sys.modules, "cupy.cuda", cp.cuda)
+    try:
+        cards = nccl_ranks.connect(ranks.Ranks(), cp)
+    except ValueError as error:
+        pytest.skip(str(error))
+    numbers = np.arange(6, dtype=np.float32).reshape(1, 6)
+    table, other = cp.asarray(numbers), cp.asarray(numbers)
+    recording = launching.Recording()
+    for _ in range(3):
+        cards.run(recording, lambda: cards.all_gather(table, other))
+    assert recording.graph and cards.here.sent == 0
+    np.testing.assert_array_equal(cp.asnumpy(table), numbers)
+    cards.close()
+    assert recording.graph is None
 
 
 class Two(ranks.Ranks):
@@ -142,6 +181,7 @@ class Two(ranks.Ranks):
         return [value, value]
 
 
+@on_cpus
 def test_without_nccl(monkeypatch):
     cuda = SimpleNamespace(**vars(cp.cuda))
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
@@ -167,6 +207,7 @@ class Nccl:
         time.sleep(60)
 
 
+@on_cpus
 def test_a_network_that_breaks_is_an_error(monkeypatch, capsys):
     """And not a wait without end. Nor does the process wait for NCCL to give up."""
     here = Two()
@@ -174,7 +215,6 @@ def test_a_network_that_breaks_is_an_error(monkeypatch, capsys):
     cards = nccl_ranks.Cards(here, cp, Nccl(), (0,) * 128, kernels)
     monkeypatch.setattr(cupy_cpu.Event, "done", False)
     monkeypatch.setattr(nccl_ranks, "ABORT_S", 0.05)
-    cards.sent = 8
 
     def work():
         cards.sent = 8
