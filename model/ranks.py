@@ -61,7 +61,7 @@ class Ranks:
         """[bytes from rank 0, bytes from rank 1, ...], each a uint8 array.
 
         mine[r]: the slice of this outbox that rank r gets. theirs[r]: the slice of rank r's outbox
-        that this rank gets. The arrays stay as they are until the exchange after the next.
+        that this rank gets. The arrays are this rank's own until the exchange after the next.
         """
         raise NotImplementedError("a run of one rank sends nothing")
 
@@ -141,8 +141,6 @@ class Ranks:
         self.meet(_described("reduce_scatter", arrays))
         dtype = arrays[0].dtype
         at_once = CHUNK_BYTES // (self.size * dtype.itemsize)
-        own = rows_of[self.rank]
-        total = np.empty(min(at_once, own.size), dtype)
         for start in range(0, max(row.size for row in rows_of), at_once):
             layout = []                         # of every rank's outbox: what each rank gets
             end = 0
@@ -154,14 +152,18 @@ class Ranks:
                     row.read(start, outbox[end:end + n])
                 end += n
             received = self._exchange(layout, [layout[self.rank]] * self.size, dtype)
-            part = total[:own.length(start, start + at_once)]
-            part[...] = 0
-            for r, piece in enumerate(received):
-                if r == self.rank:
-                    own.add_to(start, part)
-                else:
-                    part += piece
-            own.write(start, part)
+            self._add_in_order(rows_of[self.rank], start, received)
+
+    def _add_in_order(self, own, start, received):
+        """Add what has come to the own numbers from start: ((rank 0's + rank 1's) + rank 2's) ...
+
+        Those of lower ranks are added up where they have come, and a + b is b + a: no copy is made.
+        """
+        lower, higher = received[:self.rank], received[self.rank + 1:]
+        for piece in lower[1:]:
+            lower[0] += piece
+        for piece in [*lower[:1], *higher]:
+            own.add(start, piece)
 
     def all_gather(self, arrays, parts):
         """Give every rank the rows that the others own, in place. arrays, parts: as above."""
@@ -256,10 +258,10 @@ class _Row:
         for view, place in self._views(start, numbers.size):
             view[...] = numbers[place]
 
-    def add_to(self, start, out):
-        """Add the numbers from start to those in out."""
-        for view, place in self._views(start, out.size):
-            out[place] += view
+    def add(self, start, numbers):
+        """Add numbers to those from start."""
+        for view, place in self._views(start, numbers.size):
+            view += numbers[place]
 
 
 def _flat(a):

@@ -533,8 +533,8 @@ FAULTS = [
           "tests/test_muon.py::test_orthogonal_acts_on_the_singular_values_alone"),
     # --------------------------------------------------------------------------------------- ranks
     Fault("ranks-add-their-own-first", "model/ranks.py",
-          "            part[...] = 0\n",
-          "            own.read(start, part)\n            received[self.rank] = 0\n",
+          "        for piece in [*lower[:1], *higher]:\n",
+          "        for piece in [*higher, *lower[:1]]:\n",
           "tests/test_shared_ranks.py -k 'test_every_collective_beside_numpy and 3'"),
     Fault("ranks-read-the-wrong-part-of-an-outbox", "model/ranks.py",
           "                layout.append(slice(end, end + n))\n",
