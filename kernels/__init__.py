@@ -533,6 +533,7 @@ def grad_norm(grads, clip, state):
 
     The scale is 0 where the norm, or the loss in state[0], is not finite. The host is not asked.
     """
+    apart({"state": state}, {"grads": grads})
     partial = scratch((norm_blocks(grads.size),))
     norm_partials(grads, partial)
     norm_and_scale(partial, clip, state)
