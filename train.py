@@ -499,7 +499,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
         folder, params, optimizer, cfg, tokenizer, identity, on_mismatch, parts
     ) as stage:
         report.print_beginning(recipe, windows, stage.place, stage.done, micro_batch, recompute)
-        work = parallel.worker(params, optimizer, parts, cfg, micro_batch, recompute, gpu)
+        work = parallel.for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu)
         engine = device if gpu else fast
         entry, started = {}, time.perf_counter()
         for step in range(stage.done, recipe.steps):

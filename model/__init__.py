@@ -34,7 +34,7 @@ Learning:
     lora          adapters: a small change of each matrix learns, and the model stays
     corpus        the tokens that a run learns from
     planning      how many rows of a batch fit in memory at once
-    parallel      the gradients of a batch, by one rank for each core
+    parallel      the gradients of a batch, by one worker for each core
     adamw         AdamW for NumPy
     muon          Muon for NumPy
     zero          either of them divided over ranks

@@ -48,7 +48,7 @@ def bench(setting, seconds=10.0):
         loss = train.add_gradients(work, rows, micro_batch=batch)
         train.update(optimizer, work.sum, loss, len(times), recipe)
         times.append(time.perf_counter() - step_beginning)
-    n_others = len(work.ranks) - 1
+    n_others = len(work.workers) - 1
     work.close()
     times = sorted(times[WARMING_UP:])
     median = times[len(times) // 2]

@@ -2,7 +2,7 @@
 
     python train.py --ranks 2               starts one more process of this very command line
     mpirun -n 2 python train.py ...         MPI has started all of them (srun does so too)
-    torchrun --nproc-per-node 2 train.py    torchrun has, on one machine
+    torchrun --nproc-per-node 2 -- train.py ...     torchrun has, on one machine
 
 A started process finds its number in its environment, under the names that torchrun made common:
 RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE. MPI has names of its own.

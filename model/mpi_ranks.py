@@ -78,8 +78,9 @@ class MpiRanks(ranks.Ranks):
         """As of Ranks."""
         return self.sending
 
-    def exchange(self, mine, theirs):
+    def exchange(self, what, mine, theirs):
         """As of Ranks."""
+        self.meet(what)
         counts = [part.stop - part.start for part in theirs]
         ends = np.cumsum(counts)
         if self.received[self.turn].size < ends[-1]:

@@ -1,9 +1,10 @@
-"""parallel.py: the gradients of a batch, by one rank for each core.
+"""parallel.py: the gradients of a batch, by one worker for each core.
 
-A cluster trains by data parallelism: every machine holds the same weights and takes its own rows of
-the batch, and the gradients of all are added up. The cores of one machine do the same. A rank is a
-process where it can be forked: Python runs only one thread at a time, so where NumPy's calls are
-short, as in a small model, threads would wait for each other during a sixth of the time.
+Data parallelism: every worker takes its own rows of the batch, and the gradients of all are added
+up. Ranks (model/ranks.py) do the same, each with weights of its own; the workers of a rank share
+its weights. A worker is a process where it can be forked: Python runs only one thread at a time, so
+where NumPy's calls are short, as in a small model, threads would wait for each other during a sixth
+of the time.
 
 Weights and gradients lie in memory that the processes share: a step sends only tokens and losses.
 """
@@ -39,10 +40,10 @@ def share_of_rows(batch, share):
     return [None if a is None else a[share(len(a))] for a in batch]
 
 
-def rank(params, cfg, recompute, grads, arena):
-    """The work of one rank: (rows of a batch, whether to add) -> loss, with the gradients in grads.
+def worker(params, cfg, recompute, grads, arena):
+    """The work of one: (rows of a batch, whether to add) -> loss, with the gradients in grads.
 
-    An error is returned and not raised, so that every rank is heard before the step fails.
+    An error is returned and not raised, so that every worker is heard before the step fails.
     """
     def work(rows, add):
         tokens, targets, weights, positions, segments = rows
@@ -58,7 +59,7 @@ def rank(params, cfg, recompute, grads, arena):
     return work
 
 
-def worker(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
+def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
     """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
     if gpu:
         return device.Training(
@@ -81,13 +82,13 @@ class Gradients:
         self.pool = contextlib.ExitStack()
         learned = lora.learned(params)
         self.sum, self.flat = shared_like(learned)
-        ranks = [rank(params, cfg, recompute, self.sum, self.arena)]
-        self.ranks, self.flat_of_others, self.in_order = ranks, [], None
+        workers = [worker(params, cfg, recompute, self.sum, self.arena)]
+        self.workers, self.flat_of_others, self.in_order = workers, [], None
         for _ in range(1, cores.N_THREADS):
             grads, flat = shared_like(learned)
             self.flat_of_others.append(flat)
-            ranks.append(rank(params, cfg, recompute, grads, cores.Arena()))
-        if len(ranks) > 1 and sys.platform == "linux":      # a BLAS elsewhere may not be forked
+            workers.append(worker(params, cfg, recompute, grads, cores.Arena()))
+        if len(workers) > 1 and sys.platform == "linux":      # a BLAS elsewhere may not be forked
             shared, _ = shared_like(learned)
             for name, p in shared.items():
                 p[...] = params[name]
@@ -95,9 +96,9 @@ class Gradients:
 
             def work(item):
                 number, rows = item
-                return ranks[number](rows, False)
+                return workers[number](rows, False)
 
-            processes = cores.processes(len(ranks) - 1, work)
+            processes = cores.processes(len(workers) - 1, work)
             self.in_order = self.pool.enter_context(processes)
 
     def clear(self):
@@ -115,12 +116,12 @@ class Gradients:
             self.added = True
             return 0.0
         batch = tokens, targets, weights, positions, segments
-        n = min(len(self.ranks), len(tokens))
+        n = min(len(self.workers), len(tokens))
         shares = [share_of_rows(batch, cores.Share(i, n)) for i in range(n)]
 
         def by_thread(part):
             i = part.index
-            return self.ranks[i](shares[i], self.added and i == 0)
+            return self.workers[i](shares[i], self.added and i == 0)
 
         losses = self._by_processes(shares) if self.in_order else cores.in_parallel(by_thread, n)
         for loss in losses:
@@ -131,12 +132,12 @@ class Gradients:
         return sum(losses)
 
     def _by_processes(self, shares):
-        """The loss, or the error, of each rank. The first is this process."""
+        """The loss, or the error, of each worker. The first is this process."""
         own = []
 
         def for_others():
             yield from enumerate(shares[1:], 1)
-            own.append(self.ranks[0](shares[0], self.added))    # while the others are at work
+            own.append(self.workers[0](shares[0], self.added))    # while the others are at work
 
         try:
             others = list(self.in_order(for_others()))
@@ -165,4 +166,4 @@ class Gradients:
         Losing the last reference to this object does the same.
         """
         self.pool.close()
-        self.ranks, self.flat_of_others, self.arena = [], [], cores.Arena()
+        self.workers, self.flat_of_others, self.arena = [], [], cores.Arena()

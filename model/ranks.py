@@ -57,11 +57,12 @@ class Ranks:
         """CHUNK_BYTES of memory, uint8, to be filled with what the next exchange sends."""
         raise NotImplementedError("a run of one rank sends nothing")
 
-    def exchange(self, mine, theirs):
+    def exchange(self, what, mine, theirs):
         """[bytes from rank 0, bytes from rank 1, ...], each a uint8 array.
 
-        mine[r]: the slice of this outbox that rank r gets. theirs[r]: the slice of rank r's outbox
-        that this rank gets. The arrays are this rank's own until the exchange after the next.
+        what: the name of the collective, for meet(), with which every exchange begins. mine[r]: the
+        slice of this outbox that rank r gets. theirs[r]: the slice of rank r's outbox that this
+        rank gets. The arrays are this rank's own until the exchange after the next.
         """
         raise NotImplementedError("a run of one rank sends nothing")
 
@@ -138,8 +139,7 @@ class Ranks:
         if self.size == 1 or not arrays:
             return
         rows_of = [self._row(arrays, parts, r) for r in range(self.size)]
-        self.meet(_described("reduce_scatter", arrays))
-        dtype = arrays[0].dtype
+        what, dtype = _described("reduce_scatter", arrays), arrays[0].dtype
         at_once = CHUNK_BYTES // (self.size * dtype.itemsize)
         for start in range(0, max(row.size for row in rows_of), at_once):
             layout = []                         # of every rank's outbox: what each rank gets
@@ -151,7 +151,7 @@ class Ranks:
                 if r != self.rank:
                     row.read(start, outbox[end:end + n])
                 end += n
-            received = self._exchange(layout, [layout[self.rank]] * self.size, dtype)
+            received = self._exchange(what, layout, [layout[self.rank]] * self.size, dtype)
             self._add_in_order(rows_of[self.rank], start, received)
 
     def _add_in_order(self, own, start, received):
@@ -169,20 +169,20 @@ class Ranks:
         """Give every rank the rows that the others own, in place. arrays, parts: as above."""
         if self.size == 1 or not arrays:
             return
-        self.meet(_described("all_gather", arrays))
-        self._spread([self._row(arrays, parts, r) for r in range(self.size)])
+        what = _described("all_gather", arrays)
+        self._spread(what, [self._row(arrays, parts, r) for r in range(self.size)])
 
     def broadcast(self, arrays, root=0):
         """Give every rank the arrays of one rank, in place. Those of the root may be read-only."""
         if self.size == 1 or not arrays:
             return
-        self.meet(_described(f"broadcast of rank {root}", arrays))
+        what = _described(f"broadcast of rank {root}", arrays)
         parts = []
         for a in arrays:
             nothing = [slice(0, 0)] * self.size
             nothing[root] = slice(0, len(a))
             parts.append(nothing)
-        self._spread([self._row(arrays, parts, r) for r in range(self.size)])
+        self._spread(what, [self._row(arrays, parts, r) for r in range(self.size)])
 
     def sum_in_order(self, arrays):
         """Sum arrays over the ranks, in place and on every rank. The dtype is one and the same."""
@@ -195,7 +195,7 @@ class Ranks:
         """The rows that rank r owns, as one."""
         return _Row([_flat(a[of_ranks[r]]) for a, of_ranks in zip(arrays, parts)])
 
-    def _spread(self, rows_of):
+    def _spread(self, what, rows_of):
         """Give every rank what lies in the row of each."""
         at_once = CHUNK_BYTES // self.size       # so that all of them together fit as well
         rows_of = [row.as_bytes() for row in rows_of]
@@ -203,12 +203,12 @@ class Ranks:
             theirs = [slice(0, row.length(start, start + at_once)) for row in rows_of]
             mine = theirs[self.rank]
             rows_of[self.rank].read(start, self.outbox()[mine])
-            received = self._exchange([mine] * self.size, theirs, np.dtype(np.uint8))
+            received = self._exchange(what, [mine] * self.size, theirs, np.dtype(np.uint8))
             for r, piece in enumerate(received):
                 if r != self.rank:
                     rows_of[r].write(start, piece)
 
-    def _exchange(self, mine, theirs, dtype):
+    def _exchange(self, what, mine, theirs, dtype):
         """exchange() with slices that count numbers of a dtype. What is a rank's own stays."""
         def in_bytes(slices):
             found = [slice(s.start * dtype.itemsize, s.stop * dtype.itemsize) for s in slices]
@@ -217,7 +217,7 @@ class Ranks:
 
         mine = in_bytes(mine)
         self.sent += sum(s.stop - s.start for s in mine)
-        return [a.view(dtype) for a in self.exchange(mine, in_bytes(theirs))]
+        return [a.view(dtype) for a in self.exchange(what, mine, in_bytes(theirs))]
 
 
 class _Row:

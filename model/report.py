@@ -3,8 +3,10 @@
 Progress goes to standard error, the result to standard output.
 """
 
+import re
 import resource
 import sys
+from pathlib import Path
 
 from model import evaluate                  # before numpy
 from model import ranks
@@ -70,15 +72,22 @@ def print_progress(entry, recipe, seconds_left):
     progress.show("  ".join(shown))
 
 
+def peak_bytes():
+    """The most memory that this process has had."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:                                 # getrusage counts in bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10
+
+
 def print_ranks():
     """What each rank had in memory at most, and what it sent. Every rank must call it."""
     here = ranks.here()
     if here.size == 1:
         return
-    unit = 1 if sys.platform == "darwin" else 1024              # of what the system counts in
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print("rank   memory at most, MB   sent, MB", file=sys.stderr)
-    for rank, (n_bytes, sent) in enumerate(here.all_objects([peak, here.sent])):
+    for rank, (n_bytes, sent) in enumerate(here.all_objects([peak_bytes(), here.sent])):
         print(f"{rank:4} {n_bytes / 1e6:20,.1f} {sent / 1e6:10,.1f}", file=sys.stderr)
 
 

@@ -81,13 +81,11 @@ class Member:
 def _listen(place):
     """A socket at the place. ValueError if somebody is listening there."""
     listener = socket.socket(socket.AF_UNIX)
-    try:
-        socket.socket(socket.AF_UNIX).connect(place)
-    except OSError:                             # nobody; a killed run may have left the file
-        if os.path.exists(place):
-            os.unlink(place)
-    else:
-        raise ValueError(f"rank 0 is there already, at {place}: was it started twice?")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(place) == 0:
+            raise ValueError(f"rank 0 is there already, at {place}: was it started twice?")
+    if os.path.exists(place):                   # a killed run has left it behind
+        os.unlink(place)
     listener.bind(place)
     listener.listen(128)
     return listener
@@ -416,9 +414,9 @@ class SharedRanks(ranks.Ranks):
         """As of Ranks."""
         return self.outboxes[self.turn, self.rank]
 
-    def exchange(self, mine, theirs):
+    def exchange(self, what, mine, theirs):
         """As of Ranks, without a copy."""
-        self.lines.say(None)                    # all outboxes are full
+        self.meet(what)                         # all outboxes are full
         outboxes = self.outboxes[self.turn]
         self.turn = 1 - self.turn
         return [outbox[part] for outbox, part in zip(outboxes, theirs)]

@@ -29,8 +29,8 @@ def sum_of_batches(params, batches):
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_processes_add_up_to_the_whole_batch(monkeypatch, n, platform):
-    """n does not depend on this machine's cores. Of three ranks the batch of two rows leaves
-    one idle, with the gradients of the batch before. Elsewhere than on Linux, ranks are threads."""
+    """n does not depend on this machine's cores. Of three workers the batch of two rows leaves one
+    idle, with the gradients of the batch before. Elsewhere than on Linux, workers are threads."""
     monkeypatch.setattr(cores, "N_THREADS", n)
     monkeypatch.setattr(parallel.sys, "platform", platform)
     monkeypatch.setattr(operations, "BLOCK_FLOATS", 1000)         # the sum goes in blocks
@@ -50,7 +50,7 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch, n, platform):
     for k in params:
         np.testing.assert_allclose(grads.sum[k], want[k], rtol=1e-3, atol=1e-4, err_msg=k)
         assert np.array_equal(params[k], before[k])
-    assert len(grads.ranks) == n and grads.added
+    assert len(grads.workers) == n and grads.added
     assert bool(grads.in_order) == (n > 1 and platform == "linux")
     adamw.AdamW(params).step(grads.sum, 0.01)               # the processes see what it does
     (moved,), _ = sum_of_batches(params, batches[:1])

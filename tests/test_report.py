@@ -4,7 +4,7 @@ import bpe
 import gpt
 import numpy as np
 import train
-from model import report
+from model import ranks, report
 
 
 def entry_of(recipe, **changes):
@@ -55,3 +55,16 @@ def test_the_result_beside_ngrams(capsys):
     *lines, row = capsys.readouterr().out.splitlines()
     assert all("unknown bits a byte" in line for line in lines) and "bits" not in row
     assert max(map(len, [*lines, row])) <= 80
+
+
+def test_what_ranks_had_and_sent(monkeypatch, capsys):
+    report.print_ranks()                        # of a run of one there is nothing to say
+    two = ranks.Ranks()
+    two.size, two.sent = 2, 5_000_000
+    two.all_objects = lambda value: [value, [7e9, 6e9]]
+    monkeypatch.setattr(ranks, "_here", two)
+    report.print_ranks()
+    _, first, second = capsys.readouterr().err.splitlines()
+    assert second.split() == ["1", "7,000.0", "6,000.0"]
+    rank, memory, sent = first.split()
+    assert (rank, sent) == ("0", "5.0") and 10 < float(memory.replace(",", "")) < 20_000

@@ -90,6 +90,14 @@ def test_a_run_goes_on_on_another_number_of_ranks(tmp_path, before, after, muon)
     assert ("sent_bytes" in log[-1]) == (after > 1)
 
 
+def test_a_full_disk_ends_all_ranks(tmp_path):
+    """Rank 0 finds it, when the others wait to send their parts of a checkpoint."""
+    status, _, err, _ = trained(tmp_path / "r", 3, full=True)
+    assert status == 1 and err.count("trainer.safetensors: No space left on device") == 3
+    assert "rank 2: rank 0 (pid " in err and not list((tmp_path / "r").glob("trainer*"))
+    assert trained(tmp_path / "r", 3)[0] == 0
+
+
 def test_ranks_with_other_settings(tmp_path):
     argument = json.dumps({"folder": str(tmp_path / "r"), "seed": 7})
     status, _, err, _ = run("training", argument, "--ranks", 2)

@@ -59,7 +59,8 @@ class Steps:
         params = families.of(cfg).init(cfg, 0)
         self.parts = zero.Parts(params, here)
         self.optimizer = muon.optimizer(self.parts.updated(params), self.recipe)
-        self.work = parallel.worker(params, self.optimizer, self.parts, cfg, batch, False, None)
+        self.work = parallel.for_training(
+            params, self.optimizer, self.parts, cfg, batch, False, None)
         rng = np.random.default_rng(0)
         self.rows = rng.integers(0, cfg.vocab_size, (batch, cfg.n_positions + 1))
 
@@ -103,15 +104,16 @@ def compare(here, setting, seconds):
         times = times[1:]                           # the first turn of one process warms it up
         best = [1e3 * min(column) / n for column in zip(*times)]
         median = statistics.median(one / of_ranks for of_ranks, one in times)
-        print(f"{setting:8} {len(times):5} {best[0]:12.1f} {best[1]:12.1f} {best[1] / best[0]:11.3f}"
-              f" {median:13.3f} {cpu[1] / cpu[0]:14.3f}", flush=True)
+        shown = [f"{setting:8}", f"{len(times):5}", f"{best[0]:12.1f}", f"{best[1]:12.1f}"]
+        shown += [f"{best[1] / best[0]:17.3f}", f"{median:13.3f}", f"{cpu[1] / cpu[0]:12.3f}"]
+        print(" ".join(shown), flush=True)
 
 
 def speed(args):
     """Print the efficiency of two ranks for each setting."""
     with joining.joined(2) as here:
         if here.rank == 0:
-            print("setting  turns  ranks, ms/step  one process  efficiency: best turns  median  "
+            print("setting  turns   ranks, ms  process, ms  efficiency: best  median turn  "
                   "processor s")
         for setting in args.settings:
             compare(here, setting, args.seconds)

@@ -163,3 +163,15 @@ def test_a_rank_is_killed_in_a_collective(where):
     words = [*ON_ONE_HOST, "-n", "2", *PROGRAM, "kill_at", where]
     status, _, err, seconds = finished(words)
     assert status != 0 and seconds < 10 and f"rank {where.split()[1]}" in err.lower()
+
+
+def test_torchrun(tmp_path):
+    """It starts the ranks, which then meet through shared memory."""
+    torchrun = HERE / "torchrun"
+    if not torchrun.exists():
+        pytest.skip("torch is not installed")
+    assert run(*training(tmp_path / "processes"), "--ranks", 2)[0] == 0
+    words = [str(torchrun), "--nproc-per-node", "2", "--standalone", "--", PROGRAM[1]]
+    status, _, err, _ = finished([*words, *training(tmp_path / "torchrun")])
+    assert status == 0, err
+    assert_same_run(tmp_path / "processes", tmp_path / "torchrun")
