@@ -37,6 +37,8 @@ def run(tmp_path, program, n, cards=None, **wanted):
         "LONGHAND_NCCL_LIMIT_S": "20",
         "TMPDIR": str(tmp_path),
     }
+    if ON_GPU:
+        variables["LONGHAND_GPU"] = "1"
     words = [program, json.dumps(wanted), "--ranks", str(n)]
     done = subprocess.run(
         [*PROGRAM, *words], cwd=ROOT, env={**os.environ, **variables}, capture_output=True,
@@ -62,7 +64,7 @@ def test_sums_are_made_in_the_order_of_ranks(tmp_path, n):
     """The program compares bit for bit, and bytes with the formula: at once, recorded, replayed."""
     status, said, err, _ = run(tmp_path, "collectives", n)
     assert status == 0, err
-    for calls in (of_rank["calls"] for of_rank in said):
+    for calls in said:
         third = len(calls) // 3
         assert third == 3 + 1                       # twenty numbers, eight at once
         first, recorded, replayed = (calls[i * third:][:third] for i in range(3))
@@ -170,6 +172,23 @@ def test_one_card_by_itself(monkeypatch):
     np.testing.assert_array_equal(cp.asnumpy(table), numbers)
     cards.close()
     assert recording.graph is None
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs two GPUs")
+@pytest.mark.parametrize("muon", [0.0, 5.0])
+def test_two_real_cards(tmp_path, muon):
+    """Sums bit for bit, and losses as on CPUs; the same bits when it is run again."""
+    if cp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("needs two GPUs, one is here")
+    status, _, err, _ = run(tmp_path, "collectives", 2)
+    assert status == 0, err
+    for name, where in (("gpu", "cuda"), ("again", "cuda"), ("cpu", "cpu")):
+        folder = str(tmp_path / name)
+        status, _, err, _ = run(tmp_path, "training", 2, folder=folder, device=where, muon=muon)
+        assert status == 0, err
+    assert_same_files(tmp_path / "gpu", tmp_path / "again", MADE)
+    for entry, expected in zip(log_of(tmp_path / "gpu"), log_of(tmp_path / "cpu")):
+        assert entry["loss_nats"] == pytest.approx(expected["loss_nats"], rel=1e-4)
 
 
 class Two(ranks.Ranks):

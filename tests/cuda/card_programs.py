@@ -2,7 +2,7 @@
 
     python tests/cuda/card_programs.py NAME ARGUMENT --ranks N
 
-Rank 0 prints what the test looks at.
+Rank 0 prints what the test looks at. With LONGHAND_GPU the cards and NCCL are real.
 """
 
 import argparse
@@ -16,11 +16,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 from model import cores  # noqa: E402       before numpy
-import cupy_cpu  # noqa: E402
-import nccl_cpu  # noqa: E402
-
-cupy_cpu.cuda.nccl = nccl_cpu
-sys.modules.update({"cupy": cupy_cpu, "cupy.cuda": cupy_cpu.cuda})
+if os.environ.get("LONGHAND_GPU"):
+    import cupy as cp
+    CALLS = []
+else:
+    import cupy_cpu as cp
+    import nccl_cpu
+    CALLS = nccl_cpu.CALLS
+    cp.cuda.nccl = nccl_cpu
+    sys.modules.update({"cupy": cp, "cupy.cuda": cp.cuda})
 
 from model import device, joining, nccl_ranks  # noqa: E402
 import gpt  # noqa: E402
@@ -44,9 +48,9 @@ def collectives(here, _):
     expected = tables[0].copy()
     for other in tables[1:]:
         expected += other
-    table = cupy_cpu.zeros((here.size, 20))
-    small = cupy_cpu.zeros((here.size, 3), np.uint16)
-    room = cupy_cpu.empty(nccl_ranks.room_shape(20, here.size))
+    table = cp.zeros((here.size, 20), np.float32)
+    small = cp.zeros((here.size, 3), np.uint16)
+    room = cp.empty(nccl_ranks.room_shape(20, here.size), np.float32)
     recording = here.recording = launching.Recording()      # which lives as long as the ranks do
 
     def work():
@@ -64,8 +68,7 @@ def collectives(here, _):
         assert (small.get() == np.arange(1, here.size + 1)[:, None]).all()
     sent = (here.sent - before) / 3
     assert sent == (here.size - 1) * (80 + 80 + 6), sent
-    said = {"calls": nccl_cpu.CALLS, "shape": room.shape}
-    return here.all_objects(said)
+    return here.all_objects(CALLS)
 
 
 def training(here, argument):
@@ -85,11 +88,11 @@ def training(here, argument):
             os.kill(os.getpid(), signal.SIGKILL)
         if wanted["fail"] == [here.rank, work.optimizer.t]:
             raise ValueError("this rank has no luck")
-        n = len(nccl_cpu.CALLS)
+        n = len(CALLS)
         try:
             return update(work, *arguments)
         finally:
-            steps.append(nccl_cpu.CALLS[n:])
+            steps.append(CALLS[n:])
 
     steps = []
     device.Training.update = counted
