@@ -27,7 +27,7 @@ Where each rank has a GPU, model/nccl_ranks.py carries what is large from card t
 from model import cores                     # before numpy
 import numpy as np
 
-CHUNK_BYTES = 8 << 20       # the most that a rank sends at once: what lies in a cache
+CHUNK_BYTES = 4 << 20       # the most that a rank sends at once: what lies in a cache
 
 
 class Ranks:

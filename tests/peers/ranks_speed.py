@@ -2,6 +2,7 @@
 
     python tests/peers/ranks_speed.py speed [SETTING ...]     settings of model/bench.py
     python tests/peers/ranks_speed.py memory [--tokens T]     GPT-2 124M on 1, 2 and 4 ranks
+    python tests/peers/ranks_speed.py exchange --ranks 2      or: mpirun -n 2 python ... exchange
 
 speed: two ranks with a core each against one process with both cores (model/parallel.py), on the
 same rows. They take steps in turns, within one run, so what else the machine does hits both alike.
@@ -11,6 +12,8 @@ processes: they leave out waiting, which the seconds on the clock have.
 memory: what a rank holds after a step beside what model/zero.py says that it must, 4 n bytes of
 weights, 4 n of gradients and 8 n / N of means; and what it has sent in the step beside
 2 (N - 1) / N times 4 n bytes.
+
+exchange: how long ranks take to sum gradients and to give weights back, and nothing else.
 """
 
 import argparse
@@ -156,10 +159,32 @@ def memory(args):
         subprocess.run([sys.executable, *words, "--ranks", str(n)], check=True)
 
 
+def exchange(args):
+    """Print the time of reduce_scatter and all_gather together, for models of three sizes."""
+    with joining.joined(args.ranks) as here:
+        kind = type(here).__name__
+        print(f"{kind} {here.size}  million floats  best, ms  median, ms  processor s  best GB/s")
+        for n in (802_560, 10_646_784, 124_439_808):
+            arrays = [np.ones(n, np.float32)]
+            parts, times, started = [here.shares(n)], [], time.process_time()
+            n_turns = max(5, min(50, round(2e8 / n)))
+            before = here.sent
+            for _ in range(n_turns):
+                here.barrier()
+                begun = time.perf_counter()
+                here.reduce_scatter(arrays, parts)
+                here.all_gather(arrays, parts)
+                times.append(time.perf_counter() - begun)
+            cpu = (time.process_time() - started) / n_turns
+            rate = (here.sent - before) / n_turns / min(times) / 1e9
+            print(f"{'':14} {n / 1e6:10.1f} {1e3 * min(times):9.1f} "
+                  f"{1e3 * statistics.median(times):11.1f} {cpu:12.4f} {rate:12.2f}")
+
+
 def main():
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("speed", "memory"))
+    parser.add_argument("what", choices=("speed", "memory", "exchange"))
     parser.add_argument("settings", nargs="*", default=["char", "baby", "gpt2"])
     parser.add_argument("--seconds", type=float, default=30.0, help="a setting")
     parser.add_argument("--tokens", type=int, default=64, help="of a row, for memory")
@@ -168,6 +193,8 @@ def main():
     args = parser.parse_args()
     if args.what == "speed":
         speed(args)
+    elif args.what == "exchange":
+        exchange(args)
     elif args.of_one:
         memory_of_one(args)
     else:
