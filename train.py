@@ -22,6 +22,7 @@ Their gradients are added up, and each updates its share of the weights (model/z
     python train.py --preset gpt2 --data fineweb10B/ --tokenizer r50k_base.tiktoken --run out/gpt2
     python train.py --device cuda ...       the same on a GPU, in bfloat16
     python train.py --ranks 2 ...           as two processes; or mpirun -n 8 python train.py ...
+    python train.py --device cuda --ranks 8 ...     on eight GPUs (model/nccl_ranks.py)
     python train.py --check         check schedule, micro-batches and optimizers
 
 Sources: Kingma & Ba 2015 (Adam); Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon);

@@ -533,18 +533,37 @@ def grad_norm(grads, clip, state):
 
     The scale is 0 where the norm, or the loss in state[0], is not finite. The host is not asked.
     """
-    check("grads", grads, (grads.size,), np.float32, packed=True)
-    check("state", state, (3,), np.float32)
     apart({"state": state}, {"grads": grads})
-    blocks = min(NORM_BLOCKS, ceil_div(grads.size, 4 * 512))
-    partial = scratch((blocks,))
+    partial = scratch((norm_blocks(grads.size),))
+    norm_partials(grads, partial)
+    norm_and_scale(partial, clip, state)
+
+
+def norm_blocks(n):
+    """How many blocks sum up n squares."""
+    return min(NORM_BLOCKS, ceil_div(n, 4 * 512))
+
+
+def norm_partials(grads, partial):
+    """Put the sum of squares of each block into partial: (n,), (norm_blocks(n),)"""
+    blocks = norm_blocks(grads.size)
+    check("grads", grads, (grads.size,), np.float32, packed=True)
+    check("partial", partial, (blocks,), np.float32)
+    apart({"partial": partial}, {"grads": grads})
     launch(
         "adamw.cu", "norm_partials", np.float32, blocks, 512,
         grads, partial, np.int64(grads.size),
     )
+
+
+def norm_and_scale(partial, clip, state):
+    """As grad_norm, from the sums of the blocks, of one array or of several: (n,)"""
+    check("partial", partial, (partial.size,), np.float32)
+    check("state", state, (3,), np.float32)
+    apart({"state": state}, {"partial": partial})
     launch(
         "adamw.cu", "norm_and_scale", np.float32, 1, 32,
-        partial, state, blocks, clip,
+        partial, state, partial.size, clip,
     )
 
 

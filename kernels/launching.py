@@ -117,6 +117,10 @@ class Recording:
         else:
             work()
 
+    def forget(self):
+        """Destroy the graph."""
+        self.graph = None
+
     def _record(self, work):
         stream = cp.cuda.Stream(non_blocking=True)
         with stream:

@@ -12,6 +12,7 @@ The model at full speed:
     walk_gpt2     the way through one of GPT-2's
     walk_llama    the way through one of Llama's
     device        the model on a GPU
+    layout        all its parameters in one array
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine
 
@@ -19,6 +20,7 @@ Many processes:
     ranks         what they tell each other
     shared_ranks  those of one machine
     mpi_ranks     those of many machines
+    nccl_ranks    those that have a GPU each
     joining       how a process learns that it is one of them
 
 Its files:

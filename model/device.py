@@ -9,7 +9,12 @@ Weights and activations are bfloat16, kept as uint16. What is summed over many r
 float32: gradients of parameters, the optimizer's means, and the master copy of the weights. Or
 everything is float32. Same seed, same bits: no kernel adds in an order that may change.
 
+Several ranks have a GPU each (model/nccl_ranks.py). The array of all parameters is cut into as many
+parts of equal size. A rank sums up the gradients of its part over all ranks, updates it, and gives
+it to the others. Only it keeps the moments of that part and, beside bfloat16, the master copy.
+
     python train.py --device cuda --preset gpt2 ...
+    python train.py --device cuda --preset gpt2 --ranks 8 ...
 
 Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in
 place of activations).
@@ -21,7 +26,8 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, muon, walk
+from model import checks, families, fast, llama, muon, nccl_ranks, ranks, walk, zero
+from model.layout import Layout
 import numpy as np
 
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
@@ -31,7 +37,9 @@ cp = kernels = launching = None     # CuPy and the kernels, once there is a GPU 
 
 
 def connect(dtype=None):
-    """The GPU: its name, bf16 (whether to compute in it) and free_bytes.
+    """The GPU: its name, bf16 (whether to compute in it), free_bytes, and cards.
+
+    Where there are ranks, each has a GPU of its own, and cards is how it reaches the others.
 
     dtype: "bf16", "float32", or None for the first where the GPU has it. ValueError says what is
     missing where there is no GPU that can be used.
@@ -47,6 +55,9 @@ def connect(dtype=None):
     try:
         if not cupy.cuda.runtime.getDeviceCount():
             raise ValueError("no GPU here that CUDA can use; leave out --device cuda")
+        here = ranks.here()
+        if here.size > 1:
+            nccl_ranks.choose_card(here, cupy)
         found = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         cupy.empty((1,), np.float32)
     except RuntimeError as e:
@@ -68,8 +79,12 @@ def connect(dtype=None):
     if not has_bf16 and dtype != "float32":
         print(f"{name}: no bfloat16 (compute capability {found['major']}.{found['minor']}, 8.0 has "
               "it); computing in float32", file=sys.stderr)
+    cards = nccl_ranks.ONE_CARD
+    if here.size > 1:
+        cards = here.cards or nccl_ranks.connect(here, cp)
     free_bytes, _ = cp.cuda.runtime.memGetInfo()
-    return SimpleNamespace(name=name, bf16=has_bf16 and dtype != "float32", free_bytes=free_bytes)
+    is_bf16 = has_bf16 and dtype != "float32"
+    return SimpleNamespace(name=name, bf16=is_bf16, free_bytes=free_bytes, cards=cards)
 
 
 def add_arguments(parser):
@@ -101,68 +116,6 @@ def chosen(args, is_for_writing=False):
 
 
 # ------------------------------------------------------------------------------------- parameters
-
-
-class Layout:
-    """Where each parameter lies in one array of all.
-
-    AdamW's come first, and of them those that weight decay is for. With Muon the matrices of the
-    blocks come last, and are Muon's. of_adamw and of_muon are the two slices.
-    Each parameter begins at a multiple of 512 bytes. The vocabulary is padded with rows of zeros to
-    a size that suits the matrix products.
-    """
-
-    def __init__(self, cfg, has_muon=False):
-        multiple = 128 if cfg.vocab_size > 1024 else 8
-        padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
-        self.given = families.shapes(cfg)
-        self.shapes = dict(self.given)
-        for name in {"wte.weight", families.head_name(cfg)}:
-            self.shapes[name] = padded_vocabulary, cfg.n_embd
-        decayed, vectors, matrices = [], [], []
-        for name, shape in self.shapes.items():
-            if len(shape) == 1:
-                vectors.append(name)
-            elif has_muon and muon.is_block_matrix(name, shape):
-                matrices.append(name)
-            else:
-                decayed.append(name)
-        self.at, self.size = {}, 0
-        self.n_decayed = self._place(decayed)
-        n_adamw = self._place(vectors)
-        self.of_adamw, self.of_muon = slice(0, n_adamw), slice(n_adamw, self._place(matrices))
-
-    def _place(self, names):
-        """Place parameters behind those that have a place. Returns where they end."""
-        for name in names:
-            self.at[name] = self.size
-            self.size += -(-math.prod(self.shapes[name]) // 128) * 128
-        return self.size
-
-    def views(self, flat, part=slice(None)):
-        """{name: array} of the parameters in a part of all, from an array of that part alone."""
-        begin, end, _ = part.indices(self.size)
-        views = {}
-        for name, at in self.at.items():
-            if begin <= at < end:
-                shape = self.shapes[name]
-                views[name] = flat[at - begin : at - begin + math.prod(shape)].reshape(shape)
-        return views
-
-    def gather(self, arrays, part=slice(None)):
-        """{name: NumPy array} of the parameters in a part -> one array of that part, float32"""
-        begin, end, _ = part.indices(self.size)
-        flat = np.zeros(end - begin, np.float32)
-        for name, view in self.views(flat, part).items():
-            if arrays[name].shape != self.given[name]:
-                raise ValueError(f"{name}: {arrays[name].shape}, expected {self.given[name]}")
-            view[: len(arrays[name])] = arrays[name]
-        return flat
-
-    def scatter(self, flat, arrays, part=slice(None)):
-        """One array of a part, on the GPU -> into {name: NumPy array}"""
-        for name, view in self.views(kernels.on_host(flat), part).items():
-            arrays[name][...] = view[: len(arrays[name])]
 
 
 def upload(params, cfg, bf16=True):
@@ -384,13 +337,14 @@ def muon_shapes(cfg):
     return largest
 
 
-def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
+def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
     """{what: bytes} of training with B sequences at once, known before any of it is taken.
 
-    has_muon: whether Muon has the matrices of the blocks.
+    has_muon: whether Muon has the matrices of the blocks. n_ranks: how many GPUs have a part each
+    of what the optimizer keeps.
     """
-    layout, T, C = Layout(cfg, has_muon), cfg.n_positions, cfg.n_embd
-    n, n_adamw = layout.size, layout.of_adamw.stop
+    layout, T, C = Layout(cfg, has_muon, n_ranks), cfg.n_positions, cfg.n_embd
+    n, n_own, n_adamw = layout.size, layout.size // n_ranks, layout.of_adamw.stop // n_ranks
     widest = max(shape[-1] for shape in layout.shapes.values())
     most_scratch = max(
         B * T * cfg.n_head,                                         # attention_backward
@@ -398,7 +352,7 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
         4 * launching.BACKWARD_BLOCKS * 256 + widest,               # bias_backward
     )
     plan = {
-        "parameters": 4 * n + 2 * n * bf16,
+        "parameters": 4 * n_own + 2 * n if bf16 else 4 * n,
         "gradients": 4 * n,
         "AdamW": 8 * n_adamw,
         "activations": 0,
@@ -413,7 +367,10 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False):
         plan[what] += cores.padded(shape, itemsize)
     if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
-        plan["Muon"] = 4 * (n - n_adamw) + sum(in_rounds)
+        plan["Muon"] = 4 * (n_own - n_adamw) + sum(in_rounds)
+    if n_ranks > 1:
+        longest = max(n_adamw, n_own - n_adamw)
+        plan["exchange"] = 4 * math.prod(nccl_ranks.room_shape(longest, n_ranks))
     return plan
 
 
@@ -421,23 +378,26 @@ class Training:
     """A model and its optimizer on the GPU: add() batches, then update().
 
     params and optimizer (a train.AdamW or train.Muon) are the host's, for checkpoints: download()
-    brings them up to date.
+    brings them up to date. Where there are ranks, each has a Training, the optimizer on the host
+    has the rows of parts (zero.Parts), and cards (nccl_ranks.Cards) are the GPUs of all.
     """
 
-    def __init__(self, params, optimizer, cfg, rows, recompute=False, bf16=True):
-        self.host, self.optimizer = params, optimizer
+    def __init__(
+        self, params, optimizer, cfg, rows, recompute=False, bf16=True, parts=zero.EVERYTHING,
+        cards=nccl_ranks.ONE_CARD,
+    ):
+        self.host, self.optimizer, self.parts, self.cards = params, optimizer, parts, cards
         self.has_muon = hasattr(optimizer, "mean")
-        self.layout = layout = Layout(cfg, self.has_muon)
-        self.master = cp.asarray(layout.gather(params))
+        self.layout = layout = Layout(cfg, self.has_muon, cards.size)
+        self.regions = [layout.of_adamw, layout.of_muon][: 1 + self.has_muon]
+        self.own = [layout.own(region, cards.rank) for region in self.regions]
+        self._upload_weights(bf16)
         self.m, self.v = (
-            cp.asarray(layout.gather(arrays, layout.of_adamw))
-            for arrays in (optimizer.m, optimizer.v)
+            self._upload_means(means, layout.of_adamw) for means in (optimizer.m, optimizer.v)
         )
-        self.copy = kernels.to_bf16(self.master) if bf16 else None
-        self.params = layout.views(self.copy if bf16 else self.master)
         self.flat = cp.zeros((layout.size,), np.float32)            # its padding stays 0
         if self.has_muon:
-            self.mean = cp.asarray(layout.gather(optimizer.mean, layout.of_muon))
+            self.mean = self._upload_means(optimizer.mean, layout.of_muon)
             dtype = np.uint16 if bf16 else np.float32
             self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
         self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
@@ -446,6 +406,25 @@ class Training:
         self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
         self.state, self.clip, self.begun = self.step.a["state"], None, False
         self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
+        if cards.size > 1:
+            self.sums = nccl_ranks.Sums(cards, self._tables(self.flat), self.state)
+
+    def _upload_weights(self, bf16):
+        """The weights to compute with, and the master copy of this rank's part of each region."""
+        flat = self.layout.gather(self.host)
+        self.weights = cp.asarray(flat)
+        self.masters = [self.weights[own] for own in self.own]
+        if bf16:
+            self.masters = [cp.asarray(flat[own]) for own in self.own]
+            self.weights = kernels.to_bf16(self.weights)
+        self.copies = [self.weights[own] if bf16 else None for own in self.own]
+        self.params = self.layout.views(self.weights)
+
+    def _upload_means(self, means, region):
+        """This rank's part of a region of means, of which the host has the rows of parts."""
+        whole = {name: np.asarray(self.parts.gathered(name, a)) for name, a in means.items()}
+        flat = self.layout.gather(whole, region)
+        return cp.asarray(flat.reshape(self.cards.size, -1)[self.cards.rank])
 
     def clear(self):
         """Begin a new step."""
@@ -454,33 +433,47 @@ class Training:
     def add(self, tokens, targets, weights):
         """Add a batch, (B,T) each, to the step. Returns 0.0 while the GPU is at work: the loss is
         known after update()."""
-        self.step.put(tokens, targets, weights)
-        recording = self.more if self.begun else self.first
-        recording(functools.partial(self.step.run, self.grads, self.begun))
+        if len(tokens) == 0 and self.cards.size > 1:    # fewer rows than ranks
+            if not self.begun:
+                self.flat[...] = 0.0
+                self.state[...] = 0.0
+        else:
+            self.step.put(tokens, targets, weights)
+            recording = self.more if self.begun else self.first
+            recording(functools.partial(self.step.run, self.grads, self.begun))
         self.begun = True
         return 0.0
 
     def _finish(self):
-        o, part = self.optimizer, self.layout.of_adamw
-        kernels.grad_norm(self.flat, self.clip, self.state)
-        copy = None if self.copy is None else self.copy[part]
+        o, own = self.optimizer, self.own[0]
+        if self.cards.size == 1:
+            kernels.grad_norm(self.flat, self.clip, self.state)
+        else:
+            self.sums.add_up(self.clip)
+        n_decayed = min(max(0, self.layout.n_decayed - own.start), own.stop - own.start)
         kernels.adamw(
-            self.flat[part], self.master[part], self.m, self.v, copy, self.state, self.rates,
-            self.layout.n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
+            self.flat[own], self.masters[0], self.m, self.v, self.copies[0], self.state, self.rates,
+            n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
         )
         if self.has_muon:
             self._finish_matrices()
+        if self.cards.size > 1:
+            self.cards.all_gather(*self._tables(self.weights))
 
     def _finish_matrices(self):
         """Muon's step. The gradients of its matrices are used up."""
-        o = self.optimizer
-        masters = self.layout.views(self.master)
-        copies = {} if self.copy is None else self.params
-        for name, mean in self.layout.views(self.mean, self.layout.of_muon).items():
+        o, layout, own = self.optimizer, self.layout, self.own[1]
+        grads, masters = layout.views(self.flat[own], own), layout.views(self.masters[1], own)
+        copies = {} if self.copies[1] is None else layout.views(self.copies[1], own)
+        for name, mean in layout.views(self.mean, own).items():
             kernels.muon.step(
-                self.grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
+                grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
                 self.in_rounds, muon.n_parts(name), o.ratio, o.momentum, o.weight_decay,
             )
+
+    def _tables(self, flat):
+        """Each region of an array of all parameters as a table: a row for each rank."""
+        return [flat[region].reshape(self.cards.size, -1) for region in self.regions]
 
     def update(self, lr, clip):
         """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
@@ -490,19 +483,33 @@ class Training:
         self.clip = clip
         rates = lr, 1.0 / (1.0 - o.beta1**t), 1.0 / (1.0 - o.beta2**t)
         self.rates.set(np.array(rates, np.float32))
-        self.finish(self._finish)
+        self.cards.run(self.finish, self._finish)
         loss, norm, scale = cp.asnumpy(self.state).tolist()
         o.t += scale != 0.0
         return loss, norm
 
     def download(self):
-        """Bring params and optimizer on the host up to date."""
-        layout, o = self.layout, self.optimizer
-        layout.scatter(self.master, self.host)
-        layout.scatter(self.m, o.m, layout.of_adamw)
-        layout.scatter(self.v, o.v, layout.of_adamw)
+        """Bring params and optimizer on the host up to date. All ranks must call it."""
+        layout, o, kept = self.layout, self.optimizer, self.parts.kept
+        for master, region in zip(self.masters, self.regions):
+            layout.scatter(self._on_host(master, region), self.host, region)
+        for mine, means in ((self.m, o.m), (self.v, o.v)):
+            whole = self._on_host(mine, layout.of_adamw)
+            layout.scatter(whole, means, layout.of_adamw, kept)
         if self.has_muon:
-            layout.scatter(self.mean, o.mean, layout.of_muon)
+            whole = self._on_host(self.mean, layout.of_muon)
+            layout.scatter(whole, o.mean, layout.of_muon, kept)
+
+    def _on_host(self, own, region):
+        """An array of a region on the host, of which each rank's GPU has its part."""
+        flat, rank = kernels.on_host(own), self.cards.rank
+        if self.cards.size == 1:
+            return flat
+        table = np.empty((self.cards.size, len(flat)), flat.dtype)
+        table[rank] = flat
+        rows = [slice(r, r + 1) for r in range(self.cards.size)]
+        self.parts.here.all_gather([table], [rows])
+        return table.ravel()
 
     close = download
 

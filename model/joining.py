@@ -151,10 +151,14 @@ def joined(n=None):
                 silence.enter_context(contextlib.redirect_stdout(nowhere))
                 silence.enter_context(contextlib.redirect_stderr(nowhere))
             yield here
+            if here.cards:
+                here.cards.close()
             here.close()
     except BaseException as error:
         why = reason(error)
         here.fail(why)
+        if here.cards:
+            here.cards.abort()
         if here.rank == 0:
             raise
         if why != shared_ranks.INTERRUPTED:

@@ -62,7 +62,8 @@ def worker(params, cfg, recompute, grads, arena):
 def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
     """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
     if gpu:
-        return device.Training(params, optimizer, cfg, micro_batch, recompute, gpu.bf16)
+        return device.Training(
+            params, optimizer, cfg, micro_batch, recompute, gpu.bf16, parts, gpu.cards)
     work = Gradients(params, cfg, recompute)
     optimizer.params = parts.updated(params)        # they have moved, see Gradients
     return work

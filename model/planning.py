@@ -90,8 +90,10 @@ def fit_batch(
     least = micro_batch or 1
     for again in sorted({recompute, True}):
         for rows in range(most, least - 1, -1):
-            of_gpu = device.memory_plan(cfg, rows, again, gpu.bf16, muon) if gpu else None
-            plan = of_gpu or memory_plan(cfg, rows, again, n_ranks)
+            if gpu:
+                plan = device.memory_plan(cfg, rows, again, gpu.bf16, muon, n_ranks)
+            else:
+                plan = memory_plan(cfg, rows, again, n_ranks)
             needed = sum(plan.values())
             if needed <= budget:
                 return rows, again, plan
@@ -110,8 +112,6 @@ def plan_run(
     on keeps those it began with, because they decide the order of sums; but the number of ranks may
     change. here: the ranks of the run. All of them have the same rows at once, as rank 0 plans.
     """
-    if gpu and here.size > 1:
-        raise ValueError(f"--device cuda: {here.size} ranks train on CPUs only; use one process")
     if here.size > 1:
         identity["ranks"] = here.size
     kept = resume.kept_settings(folder, identity, ("micro_batch", "threads"), here)

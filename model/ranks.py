@@ -21,6 +21,7 @@ same bits for the same number of ranks, whatever carries the data.
 
 A transport carries it: shared memory (model/shared_ranks.py) or MPI (model/mpi_ranks.py). It
 defines `say`, `outbox`, `exchange`, `fail` and `close` of Ranks. model/joining.py chooses one.
+Where each rank has a GPU, model/nccl_ranks.py carries what is large from card to card.
 """
 
 from model import cores                     # before numpy
@@ -41,6 +42,7 @@ class Ranks:
     local_rank = 0
     local_size = 1
     sent = 0
+    cards = None            # nccl_ranks.Cards, where each has a GPU; None before it is known
 
     # What a transport defines. Only they are called where size is above 1.
 

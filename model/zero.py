@@ -25,6 +25,15 @@ import numpy as np
 DIVIDED = True          # False: every rank updates all weights. Tests compare the two.
 
 
+def owners(sizes, n_ranks):
+    """{name: rank} of arrays of such sizes: the largest first, each to who has least by then."""
+    loads, found = [0] * n_ranks, {}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        found[name] = loads.index(min(loads))
+        loads[found[name]] += sizes[name]
+    return found
+
+
 class Parts:
     """Which rows of each array of params this rank updates.
 
@@ -41,12 +50,10 @@ class Parts:
             self._give_whole(names)
 
     def _give_whole(self, names):
-        """Give each of these arrays to one rank: the largest first, to who has least by then."""
-        loads = [0] * self.here.size
-        for name in sorted(names, key=lambda name: -self.params[name].size):
+        """Give each of these arrays to one rank."""
+        sizes = {name: self.params[name].size for name in names}
+        for name, owner in owners(sizes, self.here.size).items():
             n = len(self.params[name])
-            owner = loads.index(min(loads))
-            loads[owner] += self.params[name].size
             before, after = [slice(0, 0)] * owner, [slice(n, n)] * (self.here.size - 1 - owner)
             self.slices[name] = [*before, slice(0, n), *after]
 

@@ -654,6 +654,10 @@ def launches():
            lambda dy, x, w, dx, dw, db: k.linear_backward(dy, x, w, out=(dx, dw, db)))
     yield ("grad_norm", dict(grads=a(C)), dict(state=a(3)), set(),
            lambda grads, state: k.grad_norm(grads, 1.0, state))
+    yield ("norm_partials", dict(grads=a(C)), dict(partial=a(1)), set(),
+           lambda grads, partial: k.norm_partials(grads, partial))
+    yield ("norm_and_scale", dict(partial=a(C)), dict(state=a(3)), set(),
+           lambda partial, state: k.norm_and_scale(partial, 1.0, state))
     yield ("adamw", dict(grads=a(C), state=a(3), rates=a(3)),
            dict(master=a(C), m=a(C), v=a(C), params=f.array(C, dtype=np.uint16)), set(),
            lambda grads, state, rates, master, m, v, params: k.adamw(
@@ -721,6 +725,8 @@ def check_other_kinds_are_refused(launch):
         if (name, what) not in (
             ("cross_entropy", "logits"),
             ("grad_norm", "grads"),
+            ("norm_partials", "grads"),
+            ("norm_and_scale", "partial"),
         ):  # which may have any shape
             bad.append(cp.zeros((*shape[:-1], shape[-1] + 1), a.dtype))
         if a.size > 1:

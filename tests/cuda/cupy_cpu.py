@@ -291,6 +291,9 @@ class Stream:
     def __exit__(self, *_):
         pass
 
+    def synchronize(self):
+        pass
+
     def begin_capture(self):
         global _tape
         _tape = []
@@ -353,7 +356,23 @@ def _cublas_handle():
     return 1
 
 
+class Device:
+    """A card of this machine, which has LONGHAND_CARDS of them."""
+
+    current = 0
+
+    def __init__(self, device=None):
+        self.id = Device.current if device is None else device
+        self.attributes = dict(ATTRIBUTES)
+        self.pci_bus_id = f"0000:0{self.id}:00.0"
+
+    def use(self):
+        Device.current = self.id
+
+
 class Event:
+    done = True
+
     def __init__(self, disable_timing=False):
         pass
 
@@ -369,12 +388,13 @@ class CUDARuntimeError(RuntimeError):
 
 
 runtime = SimpleNamespace(
-    CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1,
+    CUDARuntimeError=CUDARuntimeError,
+    getDeviceCount=lambda: int(os.environ.get("LONGHAND_CARDS", 1)),
     memGetInfo=lambda: (4 << 30, 8 << 30),
     getDeviceProperties=lambda i: {
         "name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
         "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30})
 cuda = SimpleNamespace(
-    Device=lambda device=0: SimpleNamespace(id=device, attributes=dict(ATTRIBUTES)), Event=Event,
+    Device=Device, Event=Event,
     runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream,
     cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle))
