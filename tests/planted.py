@@ -1773,7 +1773,8 @@ FAULTS = [
     Fault("a-text-forgets-the-crawl-that-it-is-from", "web/pipeline.py",
           "**columns, **known, **given,",
           "**known, **columns, **given,",
-          "tests/test_pipeline.py::test_texts_that_somebody_has_extracted_are_filtered_as_pages_are"),
+          "tests/test_pipeline.py::"
+          "test_texts_that_somebody_has_extracted_are_filtered_as_pages_are"),
     Fault("a-shard-begins-with-the-first-row-of-its-file", "web/results.py",
           "rows, behind, behind + n_rows",
           "rows, n_rows",
