@@ -178,7 +178,7 @@ peers: .venv-peers/ready
 gpu: .venv-gpu/ready
 	failed=0; \
 	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs \
-	  tests/test_kernels.py tests/test_device.py || failed=$$?; \
+	  tests/test_kernels.py tests/test_device.py tests/test_nccl_ranks.py || failed=$$?; \
 	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
 
 clean:

@@ -100,22 +100,34 @@ def memory_table():
 
 
 def train_table():
-    """Hours, dollars, bytes and memory of training."""
-    row("model", "cards", "steps", "s a step, computing", "GB sent a step by a card",
-        "s a step, sending", "hours", "dollars", "GB of weights, gradients, moments a card",
-        "reported")
-    row(*["---"] * 10)
-    for m in MODELS:
-        others = (m.cards - 1) / m.cards
-        computing = m.flops_a_token * m.batch / m.cards / (MFU * H100_FLOPS)
-        sent = others * m.params * (4 + 2)          # float32 gradients, bfloat16 weights
-        sending = sent / m.link
-        steps = m.tokens / m.batch
-        hours = steps * (computing + sending) / HOUR_S
-        memory = m.params * (2 + 4 + 12 / m.cards) / 1e9
-        row(m.name, f"{m.cards:,}", f"{steps:,.0f}", f"{computing:.3f}", f"{sent / 1e9:.2f}",
-            f"{sending:.3f}", f"{hours:,.1f}", f"{hours * m.cards * CARD_DOLLARS:,.0f}",
-            f"{memory:.1f}", m.reported)
+    """Training: each column is a model."""
+    columns = [of_model(m) for m in MODELS]
+    row("", *(m.name for m in MODELS))
+    row(*["---"] * (1 + len(MODELS)))
+    for name in columns[0]:
+        row(name, *(column[name] for column in columns))
+
+
+def of_model(m):
+    """{what: how much} of training a model, as text."""
+    computing = m.flops_a_token * m.batch / m.cards / (MFU * H100_FLOPS)
+    sent = (m.cards - 1) / m.cards * m.params * (4 + 2)     # float32 gradients, bfloat16 weights
+    sending = sent / m.link
+    steps = m.tokens / m.batch
+    hours = steps * (computing + sending) / HOUR_S
+    memory = m.params * (2 + 4 + 12 / m.cards)              # weights, gradients; master and means
+    return {
+        "cards": f"{m.cards:,}",
+        "steps": f"{steps:,.0f}",
+        "computing, s a step": f"{computing:.3f}",
+        "sent by a card, GB a step": f"{sent / 1e9:.2f}",
+        "sending, s a step": f"{sending:.3f}",
+        "in all, hours": f"{hours:,.1f}",
+        "card hours": f"{hours * m.cards:,.0f}",
+        "dollars": f"{hours * m.cards * CARD_DOLLARS:,.0f}",
+        "weights, gradients, means, GB a card": f"{memory / 1e9:.1f}",
+        "reported": m.reported,
+    }
 
 
 if __name__ == "__main__":
