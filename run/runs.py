@@ -40,7 +40,14 @@ def publish(new, folder, sign, remove=()):
     there; its old version goes first, its new version comes last. remove: names of old files that
     have no successor. If the process is killed in between, settle() finishes the moves.
     """
+    prepare(new, sign, remove)
+    settle(new, folder)
+
+
+def prepare(new, sign, remove=()):
+    """The first half of publish(): from now on, settle() moves the files."""
     new = Path(new)
+    (new / MOVES).unlink(missing_ok=True)               # of a process that was killed here
     files = []
     for path in sorted(new.rglob("*")):
         if path.is_file() and not disk.TEMPORARY.fullmatch(path.name):
@@ -48,7 +55,6 @@ def publish(new, folder, sign, remove=()):
             files.append(path.relative_to(new).as_posix())
     files.sort(key=lambda name: name == sign)
     disk.write_text(new / MOVES, json.dumps({"remove": [sign, *remove], "files": files}))
-    settle(new, folder)
 
 
 def settle(new, folder):

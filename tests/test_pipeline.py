@@ -363,6 +363,22 @@ def test_documents_on_their_way_when_it_was_killed_are_refused_by_readers(
     assert sorted(files_of(crawl / "docs")) == DOCS
 
 
+def test_a_run_that_is_killed_just_before_its_results_move(crawl, monkeypatch):
+    """They stand beside the work of the run, which is complete but for that."""
+    rename = os.rename
+
+    def killed(old, new):
+        rename(old, new)
+        raise MemoryError("as if killed")
+
+    with monkeypatch.context() as m, pytest.raises(MemoryError):
+        m.setattr(os, "rename", killed)
+        run(crawl)
+    assert not (crawl / "docs/report.json").exists()
+    run(crawl)
+    assert sorted(files_of(crawl / "docs")) == DOCS and len(documents(crawl)) == 2
+
+
 def test_a_disk_that_is_full_at_the_last_byte_is_seen():
     class Disk(io.RawIOBase):
         def __init__(self, space):

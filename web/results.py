@@ -147,11 +147,11 @@ def publish(job, folder):
         if job.save_index:      # perhaps to another disk, where it may fail: before the old goes
             with open(folder / "index.npy", "rb") as made, disk.whole_file(job.save_index) as out:
                 shutil.copyfileobj(made, out)
+        made = {path.name for path in shards.iterdir()}
+        old = [path.name for path in docs.glob("*.jsonl.gz") if path.name not in made]
+        runs.prepare(shards, "report.json", old)    # first: a folder in job.staged is complete
         shutil.rmtree(job.staged, ignore_errors=True)
         os.rename(shards, job.staged)
-    if job.staged.exists():
-        with cores.uninterrupted():
-            replaced = {path.name for path in job.staged.iterdir()}
-            old = [path.name for path in docs.glob("*.jsonl.gz") if path.name not in replaced]
-            runs.publish(job.staged, docs, "report.json", old)
+    with cores.uninterrupted():
+        runs.settle(job.staged, docs)
     return funnel
