@@ -98,7 +98,7 @@ def connect(n, environment):
     started = of_torchrun[1] if of_torchrun else of_mpi
     if n is not None and n < 1:
         raise ValueError(f"--ranks {n}: must be at least 1")
-    if None not in (n, started) and n != started:
+    if n and (started or 1) > 1 and n != started:       # one alone may start others
         raise ValueError(f"--ranks {n}: this process was started as one of {started}; "
                          "leave the option out, or start the command by itself")
     if PLACE in environment:

@@ -14,6 +14,7 @@ it comes to fill the same one again, all have met once more, so nobody is readin
 The memory has no name. It is gone when the last process is, and so are the lines.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -79,15 +80,19 @@ class Member:
 
 
 def _listen(place):
-    """A socket at the place. ValueError if somebody is listening there."""
+    """A socket at the place. ValueError if somebody is listening there, or none can be made."""
     listener = socket.socket(socket.AF_UNIX)
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(place) == 0:
-            raise ValueError(f"rank 0 is there already, at {place}: was it started twice?")
-    if os.path.exists(place):                   # a killed run has left it behind
-        os.unlink(place)
-    listener.bind(place)
-    listener.listen(128)
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(place) == 0:
+                raise ValueError(f"rank 0 is there already, at {place}: was it started twice?")
+        if os.path.exists(place):               # a killed run has left it behind
+            os.unlink(place)
+        listener.bind(place)
+        listener.listen(128)
+    except OSError as error:                    # a path may have about 100 bytes
+        raise ValueError(f"{place}: no socket can be made there ({error}); "
+                         "set TMPDIR to another folder, such as /tmp") from None
     return listener
 
 
@@ -129,7 +134,8 @@ def _admit(listener, size, members):
     hello, life = found
     refusal = _refusal(hello, size, members)
     if refusal:
-        connection.sendall(json.dumps({"refused": refusal}).encode())
+        with contextlib.suppress(OSError):      # it may have ended
+            connection.sendall(json.dumps({"refused": refusal}).encode())
         connection.close()
         return
     members[hello["rank"]] = Member(hello["rank"], hello["pid"], connection, life)
@@ -158,7 +164,8 @@ def _wait_for_all(listener, size, place, children):
                    "what they printed, and whether all have the same WORLD_SIZE and MASTER_PORT, "
                    "each a RANK of its own, on one machine")
             for member in members.values():
-                member.meeting.sendall(json.dumps({"refused": why}).encode())
+                with contextlib.suppress(OSError):
+                    member.meeting.sendall(json.dumps({"refused": why}).encode())
             raise TimeoutError(why)
     return members
 
@@ -239,18 +246,18 @@ def end_process(rank, why):
         os._exit(130)
     begins = "\n" if rank == 0 else ""          # below the line of progress
     text = command.printable(f"rank {rank}: {why}")
-    sys.__stderr__.write(f"{begins}{text}\n")   # at once: the others write now as well
-    sys.__stderr__.flush()
-    os._exit(1)
+    try:
+        sys.__stderr__.write(f"{begins}{text}\n")       # at once: the others write now as well
+        sys.__stderr__.flush()
+    finally:
+        os._exit(1)                             # also where nobody reads it, or it is closed
 
 
 def close_in_children(lines):
     """Let no process that is forked from now on hold a line open: its end could not be seen."""
-    descriptors = [line.socket.fileno() for line in lines]
-
     def close():
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for line in lines:
+            os.close(line.socket.fileno())
 
     os.register_at_fork(after_in_child=close)
 
@@ -309,8 +316,10 @@ class Hub:
         child = self.children.get(member.rank)
         if not child:
             return ""
-        child.wait(5)
-        return f" ({exit_status(child.returncode)})"
+        try:
+            return f" ({exit_status(child.wait(5))})"
+        except subprocess.TimeoutExpired:       # its memory is still being given back
+            return ""
 
     def _end(self, why):
         if not self.is_closed:

@@ -74,3 +74,9 @@ def test_a_started_process_has_its_part_of_the_cores():
 def test_a_wrong_place_is_no_mistake_of_the_option():
     status, _, err, _ = run("collectives", "--ranks", 3, **as_torchrun(0, 2, "x"))
     assert status == 1 and "--ranks 3: this process was started as one of 2" in err
+
+
+def test_a_process_that_slurm_started_alone_may_start_others():
+    """As in the shell of `srun --pty bash`."""
+    status, out, err, _ = run("collectives", "--ranks", 2, SLURM_STEP_NUM_TASKS="1")
+    assert status == 0 and json.loads(out)["size"] == 2, err

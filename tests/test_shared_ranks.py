@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from model import ranks, shared_ranks
+from model import joining, ranks, shared_ranks
 
 PROGRAM = [sys.executable, "tests/rank_programs.py"]
 
@@ -151,6 +152,43 @@ def test_a_place_that_a_killed_run_left_behind():
     assert run("waiting", 0, **as_torchrun(1, 2, "d"))[0] == 0
     assert again.wait(10) == 0
     again.communicate()
+
+
+def test_a_rank_ends_whose_standard_error_nobody_reads():
+    """As of `python train.py --ranks 2 2>&1 | head`."""
+    first = start("waiting", 60, **as_torchrun(0, 2, "e"))
+    second = start("waiting", 60, **as_torchrun(1, 2, "e"))
+    first.stdout.readline()
+    second.stderr.close()
+    first.kill()
+    assert second.wait(10) == 1
+    second.stdout.close()
+    first.communicate()
+
+
+def test_a_process_that_ends_before_it_is_refused():
+    """Rank 0 cannot answer it, and goes on to watch the others."""
+    first = start("waiting", 60, **as_torchrun(0, 2, "f"))
+    second = start("waiting", 60, **as_torchrun(1, 2, "f"))
+    first.stdout.readline()
+    os.kill(first.pid, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as late, socket.socket(socket.AF_UNIX) as life:
+        late.connect(joining.place_of(as_torchrun(0, 2, "f")["MASTER_PORT"]))
+        hello = json.dumps({"rank": 1, "size": 2, "pid": 5}).encode()
+        socket.send_fds(late, [hello], [life.fileno()])
+    os.kill(first.pid, signal.SIGCONT)
+    time.sleep(0.5)
+    second.kill()
+    second.communicate()
+    _, err = first.communicate(timeout=10)
+    assert first.returncode == 1 and f"rank 1 (pid {second.pid}) has died" in err
+
+
+def test_a_temporary_folder_with_too_long_a_name(tmp_path):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    status, _, err, _ = run("waiting", 0, "--ranks", 2, TMPDIR=str(folder))
+    assert status == 1 and f"error: {folder}" in err and "set TMPDIR to another folder" in err
 
 
 def test_control_c_is_heard_once():
