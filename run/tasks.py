@@ -271,6 +271,13 @@ class Phases:
         if shown:
             print(file=sys.stderr)
 
+    def check_products(self, products):
+        """ValueError if all is done, but none of the files `products` is there any more."""
+        if self.is_complete() and not any(path.exists() for path in products):
+            raise ValueError(f"{self.folder}: says that all tasks have done their work, but what "
+                             f"they made is no longer there; to begin anew, end all tasks and "
+                             f"run: rm -r {shlex.quote(str(self.folder))}")
+
     def finish(self):
         """Remove the files of complete work.
 
@@ -352,8 +359,10 @@ fi
 cd {folder} || exit 1
 trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"' USR1
 sleep $((SLURM_ARRAY_TASK_ID % {stagger}))     # seconds, so that not all read the folder at once
-srun -n 1 {command}{phase} --task "$SLURM_ARRAY_TASK_ID/{n}" &
-wait $!                         # unlike srun in the foreground, this lets bash see the signal
+# srun must be told the number of CPUs again (Slurm 22.05). In the background, and with `wait`, it
+# lets bash see the signal.
+srun -n 1 -c "${{SLURM_CPUS_PER_TASK:-1}}" {command}{phase} --task "$SLURM_ARRAY_TASK_ID/{n}" &
+wait $!
 """
 
 

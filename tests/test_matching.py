@@ -229,3 +229,16 @@ def test_the_script_for_slurm_has_no_phase_where_a_step_has_one(tmp_path, capsys
     step("match", "--work", tmp_path, "--slurm", "2")
     said = capsys.readouterr().out
     assert '--phase "$PHASE" --task "$SLURM_ARRAY_TASK_ID/2"' in said and "clusters) last=0" in said
+
+
+def test_a_match_by_tasks_whose_record_was_deleted(tmp_path):
+    """It is not taken for done."""
+    work = tmp_path / "w"
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "one two three"}) + "\n", encoding="utf-8")
+    step("sign", path, "--work", work, "--workers", 1)
+    for phase, i in (("pairs", 0), ("pairs", 1), ("clusters", 0)):
+        step("match", "--work", work, "--phase", phase, "--task", f"{i}/2")
+    (work / "matched.json").unlink()
+    with pytest.raises(ValueError, match="made is no longer there; to begin anew"):
+        step("match", "--work", work, "--task", "0/2")

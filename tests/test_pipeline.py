@@ -374,6 +374,7 @@ def test_a_run_that_is_killed_just_before_its_results_move(crawl, monkeypatch):
     with monkeypatch.context() as m, pytest.raises(MemoryError):
         m.setattr(os, "rename", killed)
         run(crawl)
+    assert (crawl / "docs/.new/shards/moves.json").exists()
     assert not (crawl / "docs/report.json").exists()
     run(crawl)
     assert sorted(files_of(crawl / "docs")) == DOCS and len(documents(crawl)) == 2
@@ -973,6 +974,16 @@ def test_tasks_that_are_killed_write_the_same_bytes_as_one(files, monkeypatch, f
                 except KeyboardInterrupt:
                     n_killed += 1
     assert n_killed > 15 and without_seconds(files) == want
+
+
+def test_tasks_whose_results_were_deleted(files):
+    """They do not say that all is done."""
+    for phase, who in options.PHASES.items():
+        for i in range(2 if who == tasks.ALL else 1):
+            run(files, "--task", f"{i}/2", "--phase", phase)
+    run(files, "--task", "0/2")
+    (files / "docs" / "report.json").unlink()
+    assert "made is no longer there; to begin anew" in fails(files, "--task", "0/2")
 
 
 def test_tasks_whose_files_have_changed_or_whose_number_is_another(files):

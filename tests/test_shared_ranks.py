@@ -180,8 +180,12 @@ def test_a_process_that_ends_before_it_is_refused():
     time.sleep(0.5)
     second.kill()
     second.communicate()
-    _, err = first.communicate(timeout=10)
-    assert first.returncode == 1 and f"rank 1 (pid {second.pid}) has died" in err
+    until = time.monotonic() + 10
+    while first.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    status = first.poll()
+    first.kill()
+    assert status == 1 and f"rank 1 (pid {second.pid}) has died" in first.communicate()[1]
 
 
 def test_a_temporary_folder_with_too_long_a_name(tmp_path):

@@ -325,13 +325,14 @@ SLURM = {
             esac
         done
         for i in $(seq 0 $last); do
-            SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i bash "$word" >&2 || exit 1
+            export SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$i SLURM_CPUS_PER_TASK=8
+            bash "$word" >&2 || exit 1
         done
         echo 7
     """,
     "srun": """\
-        [ "$1 $2" = "-n 1" ] || exit 1
-        shift 2
+        [ "$1 $2 $3 $4" = "-n 1 -c 8" ] || exit 1
+        shift 4
         SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 exec "$@"
     """,
     "scontrol": 'echo "$@" >>calls',
@@ -369,7 +370,8 @@ def test_the_script_goes_back_into_the_queue_before_the_limit(tmp_path, command,
     (tmp_path / "job").write_text(script)
     (tmp_path / "bin" / "sleeps").write_text(f"#!/bin/bash\nkill -USR1 $PPID\nread <> <(:)")
     (tmp_path / "bin" / "sleeps").chmod(0o755)
-    environ = {**os.environ, "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2", "PHASE": "read"}
+    environ = {**os.environ, "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2",
+               "SLURM_CPUS_PER_TASK": "8", "PHASE": "read"}
     job = subprocess.Popen(["bash", "job"], env=environ, start_new_session=True)
     try:
         job.wait(20)

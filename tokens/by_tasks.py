@@ -365,11 +365,8 @@ def finish(phases, products):
     products: files of which one at least must be there then. ValueError if somebody has deleted
     them since several tasks made them.
     """
-    task, folder = phases.task, phases.folder
-    missing = [name for name in phases.names if phases.missing(name)]
-    if not missing and not any(path.exists() for path in products):
-        raise ValueError(f"{folder}: says that all tasks have done their work, but what they made "
-                         f"is no longer there; {again(folder)}")
+    task, missing = phases.task, [name for name in phases.names if phases.missing(name)]
+    phases.check_products(products)
     if not missing and task.index == 0:
         phases.finish()
     if task != tasks.ALONE or missing:

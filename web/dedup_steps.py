@@ -116,6 +116,7 @@ def match_command(args, task):
         of_index = f", {old:,} of them of earlier crawls" if args.index else ""
         n_files = len(documents.stems)
         print(f"{n:,} documents of {n_files:,} files, {dropped:,} near-duplicates{of_index}")
+    phases.check_products([args.work / "matched.json"])
     if phases.is_complete():
         phases.finish()
     if not decided:

@@ -349,6 +349,7 @@ def run_job(job):
             nothing = not any((folder / "units").glob("*/*.jsonl"))
             if job.task == tasks.ALONE and nothing:         # nothing to go on from
                 phases.finish()
+        phases.check_products([docs / "report.json"])
         if phases.is_complete():
             phases.finish()
     return published[0] if published else None
