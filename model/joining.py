@@ -37,12 +37,12 @@ def add_argument(parser):
 
 
 def numbers_of(environment):
-    """(rank, size) as torchrun's variables have them, or None.
+    """(rank, size) as torchrun's variables have them. None if there are none, or for one process.
 
     ValueError if they are incomplete, or name several machines.
     """
     names = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
-    if not any(name in environment for name in names[:2]):
+    if not any(name in environment for name in names[:2]) or environment.get("WORLD_SIZE") == "1":
         return None
     try:
         rank, size, _, local_size = (int(environment[name]) for name in names)

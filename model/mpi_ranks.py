@@ -15,17 +15,16 @@ import time
 from model import cores                     # before numpy
 from model import ranks
 import numpy as np
+from run import tasks
 
-# What tells that a process is one of several, and how many: Open MPI, MPICH and Slurm.
-SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"
 AWAKE_S = 0.002         # so long a rank that waits asks again and again; then it sleeps in between
 
 
 def size_in(environment):
     """How many ranks MPI has started, as the environment says, or None."""
-    for name in SIZES:
-        if name in environment:
-            return int(environment[name])
+    for size, _ in tasks.STARTERS.values():
+        if size in environment:
+            return int(environment[size])
     return None
 
 

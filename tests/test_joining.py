@@ -42,7 +42,9 @@ def test_an_option_that_the_environment_contradicts(n, environment, message):
 
 def test_a_run_of_one():
     one = {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    for n, environment in ((None, {}), (1, {}), (1, one), (None, {"SLURM_STEP_NUM_TASKS": "1"})):
+    part = {"RANK": "0", "WORLD_SIZE": "1"}     # as in a pod of Kubernetes
+    for n, environment in ((None, {}), (1, {}), (1, one), (None, part),
+                           (None, {"SLURM_STEP_NUM_TASKS": "1"})):
         assert joining.connect(n, environment) is ranks.ALONE
     with joining.joined() as here:
         assert here is ranks.ALONE
