@@ -523,7 +523,7 @@ def test_nothing_kept_is_a_result_and_not_an_error(crawl, capsys):
             ["--run", "{}/r"],
             r".*r/crawl: no WARC files; make .*",
         ),
-        (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc or \*\.warc\.gz files in it"),
+        (lambda d: (d / "e").mkdir(), ["{}/e"], r".*/e: no \*\.warc, .* files in it"),
         (None, ["{}/missing.warc"], r".*missing\.warc: no such file"),
         (
             lambda d: (d / "a.warc").write_bytes(b"<html>"),

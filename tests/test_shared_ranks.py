@@ -196,7 +196,9 @@ def test_a_temporary_folder_with_too_long_a_name(tmp_path):
 
 
 def test_control_c_is_heard_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)   # make's other half is deaf
     process = start("waiting", 60, "--ranks", 3)
+    signal.signal(signal.SIGINT, before)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
