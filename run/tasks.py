@@ -162,9 +162,13 @@ def locked(folder, name, task):
         with runs.locked(folder, name):
             yield
         return
-    locks = Path(folder) / ".tasks"
+    locks, of_task = Path(folder) / ".tasks", f"{name}-task-{task.index}-of-{task.of}"
     try:
-        with runs.locked(locks, f"{name}-task-{task.index}-of-{task.of}"):
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(runs.locked(locks, of_task))
+            except FileNotFoundError:           # another task has just removed the folder
+                held.enter_context(runs.locked(locks, of_task))
             yield
     finally:
         with contextlib.suppress(OSError):          # the locks of others are in it

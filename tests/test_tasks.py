@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -313,6 +314,21 @@ def test_two_tasks_of_which_one_is_killed(tmp_path, command):
     assert (tmp_path / "f" / "squares.txt").read_text() == SQUARES
     other.communicate()
     again.communicate()
+
+
+def test_a_task_begins_while_another_ends(tmp_path, monkeypatch):
+    """The last one to end removes the folder of the locks, just before a lock is made there."""
+    resolve = Path.resolve
+
+    def late(path, *_):
+        monkeypatch.setattr(Path, "resolve", resolve)
+        path.rmdir()
+        return resolve(path)
+
+    monkeypatch.setattr(Path, "resolve", late)
+    with tasks.locked(tmp_path, "x.py", tasks.Task(0, 2)):
+        assert len(list((tmp_path / ".tasks").iterdir())) == 1
+    assert not (tmp_path / ".tasks").exists()
 
 
 SLURM = {
