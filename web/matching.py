@@ -11,7 +11,7 @@ A work folder holds what the steps leave for each file NAME.jsonl.gz of document
             matched.json            the record, written last
 
 `match` numbers the documents of all files in order. It looks for pairs in one band at a time, which
-needs 40 bytes a document. A band of many documents is divided by the keys' first bits, so no part
+needs 36 bytes a document. A band of many documents is divided by the keys' first bits, so no part
 has more than MOST_AT_ONCE. Tasks share the bands and parts. One of them joins all pairs to
 clusters, which needs 16 bytes a document, and 300 for each cluster of several.
 
