@@ -21,7 +21,7 @@ from run import command, disk
 from web import toytools, toyworld
 
 STAGES = ("sft",)
-SECONDS = 420
+SECONDS = 330
 OWN = 0.5                               # so many of sft's own conversations to one with a tool
 STEPS = 400, 600                        # of reading, of the mixture
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
