@@ -11,6 +11,7 @@ afterwards.
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -133,6 +134,17 @@ def naming(path):
         if e.errno and e.filename is None:
             raise OSError(e.errno, e.strerror, str(path)) from None
         raise
+
+
+@contextlib.contextmanager
+def gzip_text(file):
+    """Text that is gzipped into a file, which is closed at the end of the block.
+
+    The bytes depend on the text only: they hold no name and no time.
+    """
+    with file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packer:
+        with io.TextIOWrapper(packer, encoding="utf-8", newline="\n") as text:
+            yield text
 
 
 def write_text(path, text):

@@ -18,7 +18,6 @@ no group whole: pyarrow unpacks a few pages of each column at a time.
 import argparse
 import datetime
 import gzip
-import io
 import itertools
 import json
 import sys
@@ -265,9 +264,7 @@ def in_json(value):
 def write_lines(path, documents):
     """Write documents to a .jsonl.gz file, whole; returns how many they were."""
     n = 0
-    with (disk.whole_file(Path(path)) as file,
-          gzip.GzipFile("", "wb", 6, file, mtime=0) as packer,      # no name and no time in it
-          io.TextIOWrapper(packer, encoding="utf-8", newline="\n") as text):
+    with disk.whole_file(Path(path)) as file, disk.gzip_text(file) as text:
         for n, document in enumerate(documents, 1):
             text.write(line_of(document))
     return n

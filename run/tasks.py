@@ -43,6 +43,7 @@ from typing import NamedTuple
 
 from run import disk, progress, runs
 
+HOME = Path(__file__).parent.parent
 ALL, FIRST = "all", "first"         # who does a phase: every task its part, or task 0 all of it
 LONGEST_PAUSE_S = 5                 # between two looks at the marks of the others
 MOST_UNDER_SLURM = 1000             # Slurm's MaxArraySize is 1001 where nobody has changed it
@@ -71,6 +72,15 @@ class Task(NamedTuple):
 
 
 ALONE = Task(0, 1)
+
+# ------------------------------------------------------------------------ what decides a result
+
+
+def program(patterns):
+    """[name, SHA-256] of each of the project's files that these patterns name, for made_of."""
+    return [[path.relative_to(HOME).as_posix(), runs.sha256_of(path)]
+            for pattern in patterns for path in sorted(HOME.glob(pattern))]
+
 
 # --------------------------------------------------------------------------------- who am I
 

@@ -394,10 +394,10 @@ def test_a_disk_that_is_full_at_the_last_byte_is_seen():
             self.held += some
             return len(some)
 
-    def save(disk):
-        with results.gzip_text(io.BufferedWriter(disk)) as out:
+    def save(to):
+        with disk.gzip_text(io.BufferedWriter(to)) as out:
             out.write("some words\n" * 100)
-        return bytes(disk.held)
+        return bytes(to.held)
 
     whole = save(Disk(10**6))
     assert gzip.decompress(whole) == b"some words\n" * 100 and save(Disk(len(whole))) == whole
@@ -756,9 +756,9 @@ def test_a_killed_run_of_another_program_is_not_gone_on_with(crawl, monkeypatch,
     program = [name for name, _ in before[0]["program"]]
     assert {"web/words.py", "web/language.ftz"} <= set(program)
     monkeypatch.setattr(
-        pipeline,
-        "digest_of",
-        lambda path, digest=pipeline.digest_of: (
+        tasks.runs,
+        "sha256_of",
+        lambda path, digest=tasks.runs.sha256_of: (
             "other" if Path(path).name == "words.py" else digest(path)
         ),
     )

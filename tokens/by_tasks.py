@@ -19,7 +19,6 @@ A task that was killed goes on: `encode` behind its last whole file, `cut` behin
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import secrets
@@ -45,7 +44,6 @@ PHASES = {
 }
 SPLITS = ("train", "val")
 BATCH_CHARACTERS = 2**20                                # encoded together by one process
-HOME = Path(__file__).parent.parent
 PROGRAM = ("bpe.py", "tokens/*.py", "run/parquet.py")   # on which the results depend
 
 
@@ -60,7 +58,7 @@ def phases_of(command, folder, files, settings, task, only=None):
     fails because of its input.
     """
     sizes = [[path.name, path.stat().st_size] for path in files]
-    made_of = {"files": sizes, "program": program(), **settings}
+    made_of = {"files": sizes, "program": tasks.program(PROGRAM), **settings}
     place = folder / f".{command}"
     with tasks.locked(folder, f"bpe.py {command}", task), disk.naming(folder):
         begin = functools.partial(tasks.Phases, place, task, PHASES[command], made_of, only)
@@ -86,15 +84,6 @@ def phases_of(command, folder, files, settings, task, only=None):
             raise
 
 
-def program():
-    """The SHA-256 of the program."""
-    digest = hashlib.sha256()
-    for pattern in PROGRAM:
-        for path in sorted(HOME.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def digest_of(path):
     """The SHA-256 of a file. A pipe can be read only once, and is never the same as before."""
     return runs.sha256_of(path) if path.is_file() else secrets.token_hex()
@@ -118,7 +107,7 @@ def again(folder):
 
 def slurm_script(args, argv):
     """The script that runs a command line of bpe.py as args.slurm tasks under Slurm."""
-    words = [sys.executable, str(HOME / "bpe.py"), *tasks.without_slurm(argv)]
+    words = [sys.executable, str(tasks.HOME / "bpe.py"), *tasks.without_slurm(argv)]
     return tasks.slurm_script(words, args.slurm, PHASES[args.command], args.run / "log")
 
 

@@ -58,8 +58,8 @@ from web.warc import DOCUMENT_TYPES, FILE_ENDS, Record, read_warc
 ORIGIN = ("dump", "file_path")  # columns that say where a document comes from
 UNIT = 256                      # documents; a killed run loses no more
 TOGETHER = 4                    # documents that a worker is sent at once
-HOME = Path(__file__).parent.parent
-PROGRAM = ("data.py", "bpe.py", "web/*.py", "web/*.ftz", "tokens/*.py")     # on which texts depend
+PROGRAM = (                     # on which texts depend
+    "data.py", "bpe.py", "web/*.py", "web/*.ftz", "tokens/*.py", "run/parquet.py")
 
 # ----------------------------------------------------------------------------------------- sources
 
@@ -270,12 +270,8 @@ def identity(job):
 
     Of its files there are only the names: each task looks at the contents of its own, see begin.
     """
-    program = []
-    for pattern in PROGRAM:
-        for path in sorted(HOME.glob(pattern)):
-            program.append([str(path.relative_to(HOME)), digest_of(path)])
     return {                                # names that are no text as \\udc.. too
-        "program": program,
+        "program": tasks.program(PROGRAM),
         "files": [str(path) for path in job.files],
         "dump": job.dump,
         "settings": vars(job.settings),

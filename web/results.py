@@ -5,34 +5,19 @@ because tasks take whole files. Shards have 10,000 documents each, over all file
 shard may begin in the middle of one file's documents and end in that of another's.
 """
 
-import contextlib
-import gzip
-import io
 import itertools
 import json
 import os
 import shutil
 
 from model import cores
-from run import disk, runs
+from run import disk, parquet, runs
 
-COLUMNS = ("text", "id", "dump", "url", "date", "file_path", "language", "language_score",
-           "token_count", "license")
+COLUMNS = tuple(parquet.COLUMNS)
 SHARD_DOCUMENTS = 10_000
 EVERY = 1000                    # documents: the place of each such line is noted
 
 # ----------------------------------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def gzip_text(file):
-    """Text that is gzipped into a file, which is closed at the end of the block.
-
-    The bytes depend on the text only: they hold no name and no time.
-    """
-    with file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packer:
-        with io.TextIOWrapper(packer, encoding="utf-8", newline="\n") as text:
-            yield text
 
 
 def write_json(path, value):
@@ -96,7 +81,8 @@ def write_shards(job, folder):
     numbers = [n for n in numbers if not (shards / f"{n:06}.jsonl.gz").exists()]
 
     def write(number):
-        with disk.whole_file(shards / f"{number:06}.jsonl.gz") as file, gzip_text(file) as shard:
+        path = shards / f"{number:06}.jsonl.gz"
+        with disk.whole_file(path) as file, disk.gzip_text(file) as shard:
             shard.writelines(rows_of(number, files, rest))
 
     if min(job.n_workers, len(numbers)) > 1:
@@ -137,7 +123,7 @@ def publish(job, folder):
     for path in folder.glob("minhash.*.json"):
         funnel.counts["minhash"]["seconds"] += disk.read_json(path)["seconds"]
     if shards.exists():
-        with gzip_text(open(shards / "dropped.tsv.gz", "wb")) as dropped:
+        with disk.gzip_text(open(shards / "dropped.tsv.gz", "wb")) as dropped:
             dropped.write("url\tstage\treason\n")
             for which in (0, 1):        # all of the first pass first
                 for n in numbers:
