@@ -17,7 +17,7 @@ Serving over HTTP:
     request         one HTTP request, read strictly
     api             OpenAI's API: its routes, and how its answers look
     fields          what its requests may ask for
-    page            what the page (page.html) shows of a run
+    page            the page (the files in page/), and what it shows of a run
     served          the models that the server has loaded
     batching        one writer of the replies of all clients
     writer_process  the same in a process of its own

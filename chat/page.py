@@ -1,4 +1,4 @@
-"""page.py: what the page (page.html) shows of a run, as JSON.
+"""page.py: the page (the files in page/), and what it shows of a run, as JSON.
 
 Each function answers one route of serve.py. It takes the serve.Handler of the connection and the
 body of the request, and returns an api.Answer or a function that makes one.
@@ -8,6 +8,7 @@ import base64
 import contextlib
 import functools
 import json
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -23,10 +24,27 @@ LOOKED_AT = 1 << 27                             # numbers inside a model in one 
 MOST_LINES = 4000                               # of a log in one answer
 
 
-def page(handler, _):
-    """The page itself."""
-    path = Path(__file__).with_name("page.html")
-    return Answer(path.read_bytes(), kind="text/html; charset=utf-8")
+FOLDER = Path(__file__).with_name("page")
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+FILES = sorted(path.name for path in FOLDER.iterdir() if path.suffix in KINDS)
+
+
+def page(name, handler=None, _=None):
+    """A file of the page."""
+    path = FOLDER / name
+    return Answer(path.read_bytes(), kind=f"{KINDS[path.suffix]}; charset=utf-8")
+
+
+def inlined(text):
+    """A page in one file, to send to someone: its style and its scripts stand in it."""
+    def style(match):
+        return f"<style>\n{(FOLDER / match[1]).read_text(encoding='utf-8')}</style>"
+
+    def script(match):
+        return f"<script>\n{(FOLDER / match[1]).read_text(encoding='utf-8')}</script>"
+
+    text = re.sub(r'<link rel="stylesheet" href="page/([\w.]+)">', style, text)
+    return re.sub(r'<script src="page/([\w.]+)"></script>', script, text)
 
 
 def logs_of(run):

@@ -370,7 +370,7 @@ ROUTES = {
     "/v1/completions": Route("POST", api.Completion),
     "/tokenize": Route("POST", api.tokenize, bulk=True),
     "/detokenize": Route("POST", api.detokenize, bulk=True),
-    "/": Route("GET", page.page),
+    "/": Route("GET", functools.partial(page.page, "index.html")),
     "/api/about": Route("GET", page.about),
     "/api/report": Route("GET", page.report, bulk=True),
     "/api/arena": Route("GET", page.ranking, bulk=True),
@@ -378,8 +378,10 @@ ROUTES = {
     "/api/look": Route("POST", page.look, bulk=True),
     "/api/cut": Route("POST", page.cut, bulk=True),
 }
+PAGE = {f"/page/{name}": Route("GET", functools.partial(page.page, name)) for name in page.FILES}
+ROUTES |= PAGE
 # Open without a key: the page, which then asks for one, and the routes of probes.
-OPEN = {"/", "/health", "/v1/health", "/ping"}
+OPEN = {"/", *PAGE, "/health", "/v1/health", "/ping"}
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 

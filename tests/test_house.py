@@ -14,7 +14,7 @@ from conftest import ROOT
 HOUSE = house.read_house()
 TESTS = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "tests").glob("test_*.py")}
 PRODUCT = [*ROOT.glob("kernels/*.cu*"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
-           ROOT / "Makefile", ROOT / ".ci/run", ROOT / "chat/page.html"]
+           ROOT / "Makefile", ROOT / ".ci/run", *(ROOT / "chat/page").iterdir()]
 PRODUCT += (ROOT / "tests").rglob("*.py")
 TEXTS = HOUSE | {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in PRODUCT}
 CHECKS = {

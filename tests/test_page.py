@@ -2,11 +2,25 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 
 from chat import page
 from serving import CFG, TOK, post, run, send, server  # noqa: F401
+
+
+def test_the_files_of_the_page(server):
+    """index.html names files that are there, and all of them; one file can hold them all."""
+    status, headers, html = send(server, "GET", "/")
+    named = re.findall(r'(?:href|src)="page/([\w.]+)"', html.decode())
+    assert status == 200 and sorted([*named, "index.html"]) == page.FILES
+    texts = [send(server, "GET", f"/page/{name}")[2].decode() for name in named]
+    alone = page.inlined(html.decode())
+    assert all(text in alone for text in texts) and 'src="' not in alone
+    assert send(server, "GET", "/page/common.js")[1]["content-type"].startswith("text/javascript")
+    for outside in ("/page/../serve.py", "/page/", "/page/x.js"):
+        assert send(server, "GET", outside)[0] == 404
 
 
 def test_a_log_that_is_broken_or_begun_anew(server, run):

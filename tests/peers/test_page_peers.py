@@ -1,4 +1,4 @@
-"""chat/page.html in headless Chromium: every view of a small run, without an error on the console.
+"""The page (chat/page/) in headless Chromium: every view of a small run, no error on the console.
 
 Needs Chromium and the playwright package.
 """
