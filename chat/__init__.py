@@ -22,6 +22,11 @@ Serving over HTTP:
     batching        one writer of the replies of all clients
     writer_process  the same in a process of its own
     inside          attention, and what the model would say after each layer
+    patching        what the model says if a part of it is off, or writes something else
+    induction       the heads that copy what came after the earlier place of a token
+    inside_page     what the page's views Inside and Playground ask for
+    beginnings      how pages of the run begin, for a base model to go on
+    votes           battles of two hidden models, and the votes on them
 
 Reading what align.py learns from:
     chats           files of conversations, comparisons and tasks

@@ -6,6 +6,8 @@ there (the logit lens); and what temperature, top-k, top-p and min-p leave of th
 probabilities.
 
     python -m chat.inside "The kistbat eats"    for each token the likeliest next, layer by layer
+    python -m chat.inside "The kistbat eats" --off 1.3 --off mlp2       and without these parts
+    python -m chat.inside "The kistbat eats" --patch 2.1 --other "The glulblow eats"
 
 Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
@@ -14,7 +16,8 @@ import argparse
 
 import sample                   # before numpy
 import gpt
-from chat import generate, models
+from chat import generate, models, patching
+from chat.api import spelled
 from model import families
 from run import command
 import numpy as np
@@ -23,26 +26,73 @@ COLUMN = 11                     # characters of a layer in the table, and how ma
 LAYERS = 5
 
 
+# --------------------------------------------------------------------------------- texts and tokens
+
+
+def ids_of(tokenizer, text, special=False):
+    """The ids of a text behind the token that begins a document.
+
+    special: whether names such as <|im_start|> stand for special tokens. A text that begins with
+    one says itself how it begins, and nothing is put in front of it.
+    """
+    if not special:
+        return [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
+    ids = tokenizer.encode(text, allowed_special="all")
+    if ids and ids[0] in tokenizer.special_tokens.values():
+        return ids
+    return [*generate.document_begin(tokenizer), *ids]
+
+
+def text_of(tokenizer, ids):
+    """The text that ids_of makes these ids of, with the names of special tokens."""
+    begin, special = generate.document_begin(tokenizer), tokenizer.special_tokens.values()
+    behind = list(ids[len(begin):])
+    if list(ids[:len(begin)]) == begin and not (behind and behind[0] in special):
+        return tokenizer.decode(behind)
+    return tokenizer.decode(ids)
+
+
+# ------------------------------------------------------------------------------ inside of the model
+
+
+def attention_of(cache):
+    """(L,B,NH,T,T): how much each head looks at each token, from the cache of a trunk_forward.
+
+    The cache holds queries, keys and the logarithm of each softmax's sum for the backward.
+    """
+    seen = []
+    for _, attention, *_ in cache[2]:
+        q, k, _, visible, _, lse = attention[1]
+        seen.append(np.exp(gpt.attention_scores(q, k, visible) - lse))
+    return np.stack(seen)
+
+
 def look(params, cfg, ids):
     """(attention (L,NH,T,T), logits after each layer (L+1,T,V), the first before any) of T ids.
 
-    All of it lies in what the definition keeps for its backward: queries, keys and the logarithm of
-    each softmax's sum give the attention. What a block read was normed by its first norm. The last
-    norm makes the same n of it, and scales it by its own weights.
+    What a block read was normed by its first norm. The last norm makes the same n of it, and scales
+    it by its own weights.
     """
     tokens = np.asarray(ids)[None]
     y, cache = families.of(cfg).trunk_forward(params, cfg, tokens)
-    blocks = cache[2]
     head = params[families.head_name(cfg)]
     w, b = params["ln_f.weight"], params.get("ln_f.bias", 0.0)
-    seen, logits = [], []
-    for ln_1, attention, *_ in blocks:
+    logits = []
+    for ln_1, *_ in cache[2]:
         n = ln_1[0][0]                                          # (T,C)
         logits.append((n * w + b) @ head.T)
-        q, k, _, visible, _, lse = attention[1]
-        seen.append(np.exp(gpt.attention_scores(q, k, visible) - lse)[0])
     logits.append(y[0] @ head.T)
-    return np.stack(seen), np.stack(logits)
+    return attention_of(cache)[:, 0], np.stack(logits)
+
+
+def predictions(tokenizer, logits, *settings):
+    """The probabilities of logits (T,V) -> (T, n_vocab). Ids that no token has get none.
+
+    settings: as for generate.probabilities.
+    """
+    logits = logits.copy()
+    logits[:, tokenizer.holes] = -np.inf
+    return generate.probabilities(logits[:, :tokenizer.n_vocab], *settings)
 
 
 def likeliest(tokenizer, p, n):
@@ -50,7 +100,15 @@ def likeliest(tokenizer, p, n):
     if p.ndim > 1:
         return [likeliest(tokenizer, each, n) for each in p]
     best = np.argsort(-p, kind="stable")[:n]
-    return [[int(i), tokenizer.decode([i]), round(float(p[i]), 5)] for i in best]
+    return [[int(i), spelled(tokenizer, int(i)), round(float(p[i]), 5)] for i in best]
+
+
+def surprises(p, ids):
+    """The nats of each token, given those before it; None for the first. p (T,V)."""
+    found = [None]
+    for t, token in enumerate(ids[1:]):
+        found.append(round(float(-np.log(max(p[t, token], 1e-30))), 3))
+    return found
 
 
 def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
@@ -62,53 +120,131 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
     """
     params, cfg, tokenizer = model
     _, logits = look(params, cfg, ids)
-    logits[:, :, tokenizer.holes] = -np.inf             # ids that no token has
-    logits = logits[:, :, : tokenizer.n_vocab]
-    before = generate.probabilities(logits[-1])
-    after = generate.probabilities(logits[-1], temperature, top_k, top_p, min_p)
+    before = predictions(tokenizer, logits[-1])
+    after = predictions(tokenizer, logits[-1], temperature, top_k, top_p, min_p)
     shown = likeliest(tokenizer, before, n)
     for t, row in enumerate(shown):
         for entry in row:
             entry.append(round(float(after[t, entry[0]]), 5))
-    surprise = [None]
-    for t, token in enumerate(ids[1:]):
-        surprise.append(round(float(-np.log(max(before[t, token], 1e-30))), 3))
     return {
         "ids": list(map(int, ids)),
-        "pieces": [tokenizer.decode([i]) for i in ids],
-        "surprise": surprise,
+        "pieces": [spelled(tokenizer, int(i)) for i in ids],
+        "text": text_of(tokenizer, ids),
+        "surprise": surprises(before, ids),
         "next": shown,
-        "lens": [likeliest(tokenizer, generate.probabilities(z), lens) for z in logits],
+        "lens": [likeliest(tokenizer, predictions(tokenizer, z), lens) for z in logits],
         "layers": cfg.n_layer,
         "heads": cfg.n_head,
         "context": cfg.n_positions,
     }
 
 
-def main(argv=None):
-    """Print a table: a line for each token, with the likeliest next one after some layers."""
+def side_by_side(tokenizer, first, second, ids, n=12):
+    """What the page shows of two predictions (T,V) for one text.
+
+    next: for each position the tokens that are among the n likeliest of either, as [token, its
+    text, its probability in the first, in the second]; the likeliest come first. surprise: the nats
+    of each token, of the first and of the second. moved: for each position the share of the
+    probability that the second gives to other tokens than the first does.
+    """
+    rows = []
+    for p, q in zip(first, second):
+        tops = [np.argsort(-each, kind="stable")[:n] for each in (p, q)]
+        either = np.unique(np.concatenate(tops))
+        order = either[np.argsort(-np.maximum(p[either], q[either]), kind="stable")]
+        row = []
+        for i in order[:n]:
+            shares = round(float(p[i]), 5), round(float(q[i]), 5)
+            row.append([int(i), spelled(tokenizer, int(i)), *shares])
+        rows.append(row)
+    moved = np.abs(first - second).sum(-1) / 2
+    return {
+        "next": rows,
+        "surprise": [surprises(first, ids), surprises(second, ids)],
+        "moved": [round(float(x), 5) for x in moved],
+    }
+
+
+# ---------------------------------------------------------------------------------- in the terminal
+
+
+def parse_args(argv):
+    """The options of `python -m chat.inside`."""
     parser = argparse.ArgumentParser(
         prog="python -m chat.inside",
-        description="Show what a model thinks comes next, layer by layer.",
+        description="Show what a model thinks comes next, layer by layer, and what it thinks when "
+        "parts of it are changed.",
     )
     parser.add_argument("text", help="what it reads; special tokens may be written out")
     parser.add_argument("--dtype", default="float32", choices=("bf16", "float32"),
                         help="bf16 keeps weights as the file has them, in half of the memory, and "
                         "is slower (default: %(default)s)")
+    change = parser.add_argument_group("changes")
+    change.add_argument("--off", action="append", default=[], metavar="PART",
+                        help="a head, such as 1.3 (layer.head), or an MLP, such as mlp2, that is "
+                        "to add nothing; may be repeated")
+    change.add_argument("--patch", action="append", default=[], metavar="PART",
+                        help="a head, an MLP, or all that is behind a layer, such as layer2, that "
+                        "is to write what it wrote for --other; may be repeated")
+    change.add_argument("--other", metavar="TEXT",
+                        help="the text that --patch takes from, with as many tokens")
     models.add_options(parser)
-    args = models.check_options(parser.parse_args(argv))
+    return models.check_options(parser.parse_args(argv))
+
+
+def main(argv=None):
+    """Print a table: a line for each token, with the likeliest next one after some layers."""
+    args = parse_args(argv)
+    if bool(args.patch) != (args.other is not None):
+        raise ValueError("--patch and --other belong together: a part, and the text from which it "
+                         "takes what it writes")
     folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
     model = sample.load_model(folder, dtype={"bf16": "bfloat16"}.get(args.dtype, args.dtype))
-    tokenizer = model[2]
-    ids = tokenizer.encode(args.text, allowed_special="all")
-    found = describe(model, [*generate.document_begin(tokenizer), *ids], lens=1)
+    params, cfg, tokenizer = model
+    ids = ids_of(tokenizer, args.text, special=True)
+    if not (args.off or args.patch):
+        print_layers(describe(model, ids, lens=1))
+        return
+    other = None if args.other is None else ids_of(tokenizer, args.other, special=True)
+    change = patching.change_of(cfg, args.off, args.patch)
+    plain = patching.changed(params, cfg, ids, patching.Change())
+    logits = patching.changed(params, cfg, ids, change, other)
+    first, second = predictions(tokenizer, plain), predictions(tokenizer, logits)
+    print_change(tokenizer, ids, side_by_side(tokenizer, first, second, ids, n=8))
+
+
+def print_layers(found):
+    """The table of a text: what is likeliest after some layers."""
     n = found["layers"]
     shown = sorted({round(i * n / (LAYERS - 1)) for i in range(LAYERS)})    # the first and the last
     print(row("token", [f"layer {i}" if i else "embedding" for i in shown], "p"))
     for t, token in enumerate(found["pieces"]):
-        guesses = [repr(found["lens"][i][t][0][1]) for i in shown]
+        guesses = [quoted(found["lens"][i][t][0][1]) for i in shown]
         probability = found["lens"][n][t][0][2]
-        print(row(repr(token), guesses, f"{probability:.2f}"))
+        print(row(quoted(token), guesses, f"{probability:.2f}"))
+
+
+def print_change(tokenizer, ids, found):
+    """The table of a text with a change: the likeliest next token before and after it."""
+    print(f"{'token':16}  {'next':16}{'p':>6}  {'changed':16}{'p':>6}  {'moved':>6}")
+    for t, token in enumerate(ids):
+        guesses = found["next"][t]
+        before = max(guesses, key=lambda guess: guess[2])
+        after = max(guesses, key=lambda guess: guess[3])
+        piece = quoted(spelled(tokenizer, token))
+        print(f"{piece[:16]:16}  {quoted(before[1])[:16]:16}{before[2]:6.2f}  "
+              f"{quoted(after[1])[:16]:16}{after[3]:6.2f}  {found['moved'][t]:6.1%}")
+    print(f"\n{'after the last token':24}{'before':>8}{'after':>8}")
+    for _, text, p, q in found["next"][-1]:
+        print(f"{quoted(text)[:24]:24}{p:8.3f}{q:8.3f}")
+    before, after = found["surprise"]
+    if len(ids) > 1:
+        print(f"{'nats a token':24}{np.mean(before[1:]):8.3f}{np.mean(after[1:]):8.3f}")
+
+
+def quoted(piece):
+    """A token for a table: in quotes, on one line."""
+    return "'" + piece.replace("\n", "\\n") + "'"
 
 
 def row(token, guesses, p):

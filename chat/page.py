@@ -13,7 +13,7 @@ import urllib.parse
 from pathlib import Path
 
 import bpe
-from chat import api, fields, generate, inside, models
+from chat import api, fields, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
@@ -150,7 +150,7 @@ def ids_to_look_at(body, writer):
     elif ids is None:
         text = field(body, "text", "", str)
         fields.refuse_long(len(text), cfg, tokenizer, "text")
-        ids = [*generate.document_begin(tokenizer), *tokenizer.encode_ordinary(text)]
+        ids = inside.ids_of(tokenizer, text, field(body, "special", False, bool))
     if len(ids) > cfg.n_positions:
         raise fields.too_long(f"{len(ids)} tokens", cfg, "text")
     if not fields.are_tokens(ids, tokenizer):

@@ -40,7 +40,8 @@ No client can take more than this:
     model                                256 characters                400
     /tokenize, /detokenize, /api/cut     100,000 bytes or tokens       413
     text from /detokenize                1,048,576 bytes               413
-    numbers inside, /api/look            134,217,728                   400
+    numbers inside, /api/look and alike  134,217,728                   400
+    battles that wait for a vote         256                           the oldest gives way
 
 After a refusal the connection is closed, unless all of the request has been read.
 
@@ -65,7 +66,7 @@ import threading
 import time
 from typing import Callable, NamedTuple
 
-from chat import api, fields, models, page, request
+from chat import api, fields, inside_page, models, page, request, votes
 from chat.request import Answer, Refused, address_of, client_of
 from chat.served import ASSISTANTS, BASES, Models, Unloaded
 from model import device
@@ -377,6 +378,13 @@ ROUTES = {
     "/api/log": Route("GET", page.log_of, bulk=True),
     "/api/look": Route("POST", page.look, bulk=True),
     "/api/cut": Route("POST", page.cut, bulk=True),
+    "/api/ids": Route("POST", inside_page.ids, bulk=True),
+    "/api/contrast": Route("POST", inside_page.contrast, bulk=True),
+    "/api/induction": Route("POST", inside_page.heads_that_copy, bulk=True),
+    "/api/beginnings": Route("GET", inside_page.beginnings, bulk=True),
+    "/api/battle": Route("POST", votes.battle),
+    "/api/vote": Route("POST", votes.vote),
+    "/api/votes": Route("GET", votes.table, bulk=True),
 }
 PAGE = {f"/page/{name}": Route("GET", functools.partial(page.page, name)) for name in page.FILES}
 ROUTES |= PAGE
@@ -390,6 +398,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     handlers  one for each connection
     keys      what a client may send: the key, in each encoding that clients use
+    battles   {number: votes.Battle} that wait for a vote, the oldest first
     writing, bulk, looking   locks: of chats that are parsed, of routes with much to do, and of
               work that holds all logits of a text
     """
@@ -400,6 +409,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.keys = keys_of(key)
         self.models, self.origin = models, checked_origin(origin)
         self.closing, self.handlers = False, set()
+        self.battles = collections.OrderedDict()
         self.threads = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
         self.writing, self.bulk = threading.BoundedSemaphore(AT_ONCE), threading.Lock()
         self.looking = threading.Lock()

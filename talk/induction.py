@@ -13,8 +13,7 @@ after the earlier one, or if other heads do as much when they are switched off.
 from talk import in_context, plots, results     # before numpy
 import numpy as np
 
-from chat import inside
-from model import fast
+from chat.induction import losses, rows_of, scores, second_time
 from run import command
 from web import toybooks, toyworld
 
@@ -23,42 +22,14 @@ AFTER = ("in_context",)                 # which makes the same models
 SECONDS = 5
 LENGTH = 10                             # tokens of a sequence, which is then said again
 ROWS = 128
+SCORED = 32                             # of them, to find the heads
 N_OFF = 2                               # heads that are switched off together
-
-
-def rows_of(tokenizer, rng, tokens):
-    """(ROWS, 1 + 2 LENGTH) ids: random tokens, no one twice, and then the same ones again."""
-    found = []
-    for _ in range(ROWS):
-        once = rng.sample(tokens, LENGTH)
-        found.append([tokenizer.eot_token, *once, *once])
-    return np.array(found)
 
 
 def drilled_tokens(tokenizer):
     """The ids of the syllables that are one token; the sequences of pages were made of those."""
     found = [tokenizer.encode_ordinary(f" {syllable}") for syllable in toybooks.SYLLABLES]
     return [ids[0] for ids in found if len(ids) == 1]
-
-
-def losses(params, cfg, rows):
-    """(2 LENGTH,) nats of each token after the first, the mean over the rows."""
-    return fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
-
-
-def second_time(params, cfg, rows):
-    """Nats a token of what is said again. Its first token is left out: nobody could know it."""
-    return float(losses(params, cfg, rows)[LENGTH + 1:].mean())
-
-
-def scores(params, cfg, rows):
-    """(L,NH) how much each head looks at the token after the earlier place of the one it reads."""
-    total = 0.0
-    reading = np.arange(LENGTH + 1, 2 * LENGTH)
-    for row in rows[:32]:
-        attention, _ = inside.look(params, cfg, row)
-        total = total + attention[:, :, reading, reading - LENGTH + 1].mean(-1)
-    return total / 32
 
 
 def without_heads(params, cfg, heads):
@@ -74,7 +45,7 @@ def without_heads(params, cfg, heads):
 
 def switch_off(params, cfg, rows, rng):
     """Find the heads that look back the most; switch them off, and others in their place."""
-    by_head = scores(params, cfg, rows)
+    by_head = scores(params, cfg, rows[:SCORED])
     heads = [(layer, head) for layer in range(cfg.n_layer) for head in range(cfg.n_head)]
     heads.sort(key=lambda place: -by_head[place])
     best, others = heads[:N_OFF], heads[N_OFF:]
@@ -101,7 +72,7 @@ def experiment(run, seed):
     rng, found = toyworld.stream(seed, "induction"), {}
     models = in_context.models(run, seed)
     tokenizer = models["base"][2]
-    rows = rows_of(tokenizer, rng, drilled_tokens(tokenizer))
+    rows = rows_of(tokenizer, rng, drilled_tokens(tokenizer), ROWS, LENGTH)
     print("   nats a token              first time  second time")
     for name, (params, cfg, _) in models.items():
         curve = losses(params, cfg, rows)
