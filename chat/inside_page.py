@@ -37,12 +37,16 @@ def names_of(body, name):
 
 
 def ids(handler, body):
-    """The tokens of a text, and the text of these tokens."""
+    """The tokens of a text, or those that are given, and their text. They may be any number."""
     name, writer = handler.model_of(body, BASES + ASSISTANTS)
     tokenizer = writer.tokenizer
-    text = field(body, "text", "", str)
-    fields.refuse_large(len(text.encode("utf-8", "surrogatepass")), "bytes", "text")
-    found = inside.ids_of(tokenizer, text, field(body, "special", False, bool))
+    text, found = field(body, "text", "", str), field(body, "tokens", None, list)
+    fields.refuse_large(len(found or text.encode("utf-8", "surrogatepass")), "bytes or tokens",
+                        "text")
+    if found is None:
+        found = inside.ids_of(tokenizer, text, field(body, "special", False, bool))
+    elif not fields.are_tokens(found, tokenizer):
+        raise Refused(400, "tokens must be numbers of tokens, and at least one", "tokens")
     return Answer({
         "model": name,
         "ids": found,
@@ -150,7 +154,7 @@ def heads_that_copy(handler, body):
         reading = np.arange(rows.shape[1] - length, rows.shape[1] - 1)
         return Answer({
             "model": name,
-            "scores": np.round(by_head, 4).tolist(),
+            "scores": np.round(by_head.astype(float), 4).tolist(),
             "chance": round(float((1 / (reading + 1)).mean()), 4),
             "first": round(float(losses[:-length].mean()), 3),
             "second": round(float(losses[1 - length:].mean()), 3),

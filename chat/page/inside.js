@@ -1,127 +1,326 @@
 "use strict";
-/* inside.js: what the model expects after each token of a text, and where it looks. */
-view("inside", "Inside", read);
+/* inside.js: what the model expects after each token of a text, layer by layer.
 
-let seen = null, at = 0, reads = 0;
-const how = () => ({
-  model: $("inside_model").value, temperature: +$("in_temperature").value,
-  top_p: +$("in_top_p").value
-});
-const shade = (element, colour, percent) => {
-  element.style.background =
-    `color-mix(in srgb, var(${colour}) ${Math.round(percent)}%, transparent)`;
-  return element;
+   The box holds a text. What was read of it stands below: pieces, bars, layers, attention. Whatever
+   needs the text, such as Draw, first reads what was typed. whatif.js changes the model, and
+   attention.js shows where heads look. */
+view("inside", "Inside", beginInside);
+
+const inside = {
+  seen: null,           // what /api/look says of the text that was read last
+  at: 0,                // the place of the chosen token
+  box: null,            // what the box and its tick said when that was read
+  turn: 0,              // counts questions, so that an answer that comes late is not shown
+  past: new Past(),     // {text, ids or null, at}
+  typing: 0
 };
-async function read(tokens) {
-  const turn = ++reads;
+
+function beginInside() {
+  if (!inside.turn) readBox();
+}
+
+// The settings that all questions about the text have.
+function insideSettings() {
+  return {
+    model: $("inside_model").value,
+    temperature: numberIn("in_temperature"),
+    top_p: numberIn("in_top_p"),
+    special: $("in_special").checked
+  };
+}
+
+// The number in a field, or its default where it is empty: an empty temperature is not 0.
+function numberIn(id) {
+  const field = $(id);
+  return field.value === "" ? +field.defaultValue : +field.value;
+}
+
+// Run an action, and show the error that it may end in.
+const insideTold = action => async (...given) => {
   $("inside_error").textContent = "";
-  try {
-    const what = Array.isArray(tokens) ? { tokens } : { text: $("text").value };
-    const found = await ask("/api/look", { ...how(), ...what, n: 14 });
-    if (turn !== reads) return;                   // something else was asked meanwhile
-    seen = found;
-  } catch (e) { $("inside_error").textContent = e.message; return; }
-  at = seen.ids.length - 1;
-  for (const [id, n] of [["layer", seen.layers], ["head", seen.heads]])
-    if ($(id).length !== n)
-      $(id).replaceChildren(
-        ...Array.from({ length: n }, (_, i) => make("option", { value: i }, i + 1))
-      );
-  inspect(); attention();
-}
-function inspect() {
-  const held = [
-    ...document.querySelectorAll("#inside_pieces .tok, #bars button")
-  ].indexOf(document.activeElement);
-  const bars = document.activeElement.closest("#bars");
-  const most = Math.max(3, ...seen.surprise.filter(x => x !== null));
-  $("inside_pieces").replaceChildren(...seen.pieces.map((p, i) => {
-    const s = seen.surprise[i];
-    const title = seen.ids[i] + (s === null ? "" : `: ${s.toFixed(2)} nats of surprise`);
-    const e = make("span", {
-      className: "tok" + (i === at ? " on" : ""), title, tabIndex: 0, role: "button",
-      onclick() { at = i; inspect(); },
-      onkeydown(ev) { if (ev.key === "Enter") e.onclick(); }
-    }, p.replaceAll("\n", "⏎\n"));
-    return s === null ? e : shade(e, "--bad", 45 * s / most);
-  }));
-  $("after").textContent = `Next token, after ${JSON.stringify(seen.pieces[at])}`;
-  $("bars").replaceChildren(...seen.next[at].flatMap(([id, text, p, q]) => {
-    const onclick = told(() => read([...seen.ids.slice(0, at + 1), id]).then(spell));
-    return [
-      make("button", { title: `write token ${id} here`, onclick }, visible(text)),
-      make("div", { className: "bar" },
-        make("i", { style: `width:${100 * p}%` }), make("u", { style: `width:${100 * q}%` }),
-        make("span", {}, p === q ? percent(p) : `${percent(p)} → ${percent(q)}`))
-    ];
-  }));
-  const layers = seen.lens.map((_, l) => make("th", {}, l ? "layer " + l : "embedding"));
-  const rows = seen.pieces.map((p, i) => {
-    const cells = seen.lens.map(layer => {
-      const [, text, share] = layer[i][0];
-      const title = layer[i].map(([, t, x]) => `${visible(t)} ${percent(x)}`).join("\n");
-      return shade(make("td", { title }, visible(text)), "--accent", 50 * share);
-    });
-    const onclick = () => { at = i; inspect(); };
-    return make("tr", { onclick }, make("td", {}, visible(p)), ...cells);
-  });
-  $("lens").replaceChildren(make("tr", {}, make("th", {}, "token"), ...layers), ...rows);
-  if (held >= 0)
-    (bars ? $("bars").querySelector("button") : $("inside_pieces").children[at])?.focus();
-}
-async function spell() {
-  const plain = seen.ids.filter((_, i) => !seen.special.includes(i));
-  const found = await ask("/detokenize", { tokens: plain, model: $("inside_model").value });
-  $("text").value = found.content;
-}
-const told = f => async (...given) => {
-  try { await f(...given); } catch (e) { $("inside_error").textContent = e.message; }
+  try { return await action(...given); }
+  catch (e) { $("inside_error").textContent = e.message; }
 };
-const attention = told(async () => {
-  if (!seen) return;
-  const where = { tokens: seen.ids, layer: +$("layer").value, head: +$("head").value };
-  const found = await ask("/api/look", { model: $("inside_model").value, ...where });
-  const n = found.size;
-  const bytes = Uint8Array.from(atob(found.attention), c => c.charCodeAt(0));
-  const canvas = $("grid");
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  canvas.width = canvas.height = n;
-  canvas.parentElement.style.setProperty("--side", Math.min(34, 2.2 * n) + "rem");
-  for (const id of ["keys", "queries"])
-    $(id).replaceChildren(...(n > 32 ? [] : seen.pieces.map(p => make("span", {}, visible(p)))));
-  const image = new ImageData(n, n);
-  const from = dark ? [30, 32, 36] : [255, 255, 255];
-  const to = dark ? [138, 180, 232] : [47, 93, 140];
-  bytes.forEach((b, i) => {
-    for (let c = 0; c < 3; c++)
-      image.data[4 * i + c] = from[c] + (to[c] - from[c]) * Math.sqrt(b / 255);
-    image.data[4 * i + 3] = 255;
+
+/* ---- reading */
+
+const boxNow = () => JSON.stringify([$("text").value, $("in_special").checked]);
+const isUnread = () => inside.box !== boxNow();
+
+// Read a text, or tokens, whose text is put into the box. Returns whether it is shown now: something
+// else may have been asked since.
+async function look(what, at, text) {
+  const turn = ++inside.turn;
+  const asked = boxNow();
+  const found = await ask("/api/look", { ...insideSettings(), ...what, n: 14 });
+  if (turn !== inside.turn) return false;
+  inside.seen = found;
+  inside.at = at ?? found.ids.length - 1;
+  if (what.tokens) $("text").value = text ?? found.text;
+  inside.box = what.tokens ? boxNow() : asked;
+  whatIf.found = null;
+  noteInside();
+  showInside();
+  return true;
+}
+
+const readBox = insideTold(async () => {
+  $("inside_said").textContent = "";
+  await look({ text: $("text").value });
+});
+
+// Read what was typed, if it has not been read. Returns whether what is shown is the box's text.
+async function upToDate() {
+  return !isUnread() || await look({ text: $("text").value });
+}
+
+// Read the same tokens again, with other settings or by another model. One that cuts text otherwise
+// reads the text.
+const readAgain = insideTold(async () => {
+  const { seen, at } = inside;
+  if (!seen || isUnread()) return look({ text: $("text").value });
+  const text = seen.text;
+  const shown = await look({ tokens: seen.ids }, at).catch(() => look({ text }));
+  if (shown && inside.seen.text !== text) {
+    $("text").value = text;
+    await look({ text });
+  }
+});
+
+// Show tokens of elsewhere, such as a chat's: chat.js calls this.
+function inspectIds(ids, model) {
+  inside.turn++;                        // so that the view does not begin with its own text
+  noteInside();
+  if (model) $("inside_model").value = model;
+  $("in_special").checked = true;
+  location.hash = "inside";
+  return insideTold(() => look({ tokens: ids }))();
+}
+
+// Draw a token behind the chosen one. What stood behind that one is dropped, and Undo brings it
+// back.
+const drawToken = insideTold(async () => {
+  if (!await upToDate()) return;
+  const prompt = inside.seen.ids.slice(0, inside.at + 1);
+  const settings = { ...insideSettings(), prompt, max_tokens: 1, return_token_ids: true };
+  const turn = inside.turn;
+  const answer = await ask("/v1/completions", settings);
+  if (turn === inside.turn) await goOn(answer.choices[0].token_ids);
+});
+
+// Write tokens behind the chosen one.
+async function goOn(ids) {
+  const { seen, at } = inside;
+  const dropped = seen.ids.length - at - 1;
+  if (!await look({ tokens: [...seen.ids.slice(0, at + 1), ...ids] })) return;
+  $("inside_said").textContent = dropped ? `${inTokens(dropped)} behind the chosen one ` +
+    `${dropped === 1 ? "was" : "were"} dropped: Undo brings ${dropped === 1 ? "it" : "them"} back.`
+    : "";
+}
+
+// Write a token that the bars show. They are those of the text that was read.
+const writeToken = insideTold(async id => {
+  if (!isUnread()) return goOn([id]);
+  await readBox();
+  $("inside_said").textContent = "What you had typed was read first: choose again.";
+});
+
+const inTokens = n => `${count(n)} token${n === 1 ? "" : "s"}`;
+
+/* ---- undo */
+
+function insideState() {
+  const ids = isUnread() ? null : inside.seen.ids;
+  return { text: $("text").value, ids, at: ids && inside.at };
+}
+
+function noteInside() {
+  clearTimeout(inside.typing);
+  inside.past.note(insideState());
+  showPast();
+}
+
+function showPast() {
+  $("in_undo").disabled = !inside.past.canUndo;
+  $("in_redo").disabled = !inside.past.canRedo;
+}
+
+// Go back or forth in what was typed and read.
+const goInPast = insideTold(async which => {
+  noteInside();
+  const { past } = inside;
+  if (!(which === "undo" ? past.canUndo : past.canRedo)) return;
+  const state = past[which]();
+  $("text").value = state.text;
+  $("inside_said").textContent = "";
+  showPast();
+  if (state.ids) return look({ tokens: state.ids }, state.at, state.text);
+  inside.turn++;
+  $("inside_said").textContent = "This text has not been read: press Read.";
+});
+
+/* ---- what is shown */
+
+function showInside() {
+  showPieces();
+  showLens();
+  chooseToken(inside.at);
+  fillHeads();
+  showChange();
+  showAttention();
+}
+
+// Choose the token whose next one is looked at.
+function chooseToken(at) {
+  inside.at = at;
+  for (const box of [$("inside_pieces"), $("changed_pieces"), $("other_pieces")])
+    markChosen(box, at);
+  [...$("lens").rows].forEach((row, i) => row.classList.toggle("on", i === at + 1));
+  const behind = inside.seen.ids.length - at - 1;
+  $("after").textContent = `Next token, after ${visible(inside.seen.pieces[at])}`;
+  $("roll").title = behind ? `drops the ${inTokens(behind)} behind the chosen one` : "";
+  showBars();
+  showMoved();
+}
+
+function markChosen(box, at) {
+  const pieces = [...box.querySelectorAll(".tok")];
+  pieces.forEach((piece, i) => {
+    piece.classList.toggle("on", i === at);
+    piece.ariaSelected = i === at;
   });
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  canvas.onpointermove = e => {
-    const box = canvas.getBoundingClientRect();
-    const x = Math.floor((e.clientX - box.left) / box.width * n);
-    const y = Math.floor((e.clientY - box.top) / box.height * n);
-    if (seen.pieces[y] === undefined || seen.pieces[x] === undefined) return;
-    const share = percent(bytes[y * n + x] / 255);
-    $("where").textContent =
-      `${visible(seen.pieces[y])} looks at ${visible(seen.pieces[x])}: ${share}`;
-  };
-});
-$("read").onclick = read;
-$("inside_model").onchange = () => read();
-for (const id of ["layer", "head"]) $(id).onchange = attention;
-for (const id of ["in_temperature", "in_top_p"])
-  $(id).onchange = () => {
-    const keep = at;
-    if (seen) read(seen.ids).then(() => { at = keep; inspect(); });
-  };
-$("roll").onclick = told(async () => {
-  if (!seen) return;
-  const prompt = seen.ids.slice(0, at + 1);
-  const answer = await ask(
-    "/v1/completions", { ...how(), prompt, max_tokens: 1, return_token_ids: true }
+  if (pieces.length) stopAt(pieces, at);
+}
+
+// The tokens of the text; red says how little the model expected each.
+function showPieces() {
+  const { pieces, surprise } = inside.seen;
+  const most = mostSurprise();
+  $("inside_pieces").replaceChildren(...pieces.flatMap(
+    (piece, i) => lineOf(pieceOf(piece, i, surprise[i], most), piece)
+  ));
+  showLegend(most);
+}
+
+// Nats that are shown in full red: the same in both texts where two are shown.
+function mostSurprise() {
+  const shown = [inside.seen.surprise, ...(whatIf.found?.surprise ?? [])].flat();
+  return Math.max(3, ...shown.filter(nats => nats !== null));
+}
+
+// A token of a text as it stands in a line: what ends a line does so behind it.
+const lineOf = (element, piece) => piece.includes("\n") ? [element, "\n"] : [element];
+const onOneLine = piece => piece.replaceAll("\n", "⏎");
+
+// One token of a text, to be chosen.
+function pieceOf(piece, i, nats, most) {
+  const special = inside.seen.special.includes(i);
+  const element = make("span", {
+    className: "tok" + (special ? " special" : ""),
+    title: inside.seen.ids[i] + (nats === null ? "" : `: ${nats.toFixed(2)} nats of surprise`),
+    role: "option",
+    onclick: () => chooseToken(i),
+    onfocus: () => { if (inside.at !== i) chooseToken(i); }
+  }, onOneLine(piece));
+  if (nats !== null) element.style.background = tint("--bad", 45 * nats / most);
+  return element;
+}
+
+// A colour of the style sheet, so many percent of it.
+const tint = (colour, share) =>
+  `color-mix(in srgb, var(${colour}) ${Math.round(share)}%, transparent)`;
+
+function showLegend(most) {
+  const swatch = make("i", { className: "scale" });
+  const ids = inside.seen.ids.length;
+  const nats = inside.seen.surprise.filter(x => x !== null);
+  const mean = nats.reduce((a, b) => a + b, 0) / nats.length;
+  $("inside_legend").replaceChildren(
+    "surprise: 0 ", swatch, ` ${most.toFixed(1)} nats, the less the model expected a token. `,
+    `${inTokens(ids)} of ${count(inside.seen.context)}` +
+      (nats.length ? `, ${mean.toFixed(2)} nats each.` : ".")
   );
-  await read([...prompt, ...answer.choices[0].token_ids]);
-  await spell();
+}
+
+// The likeliest next tokens. Choosing one writes it.
+function showBars() {
+  const { found } = whatIf;
+  const rows = (found ?? inside.seen).next[inside.at];
+  $("bars").classList.toggle("two", !!found);
+  $("bars_legend").replaceChildren(...barsLegend());
+  $("bars").replaceChildren(...rows.flatMap(([id, text, p, q]) => [
+    make("button", {
+      title: `write token ${id} here`,
+      onclick: () => writeToken(id)
+    }, visible(text)),
+    make("div", { className: "bar" },
+      make("i", { style: `width:${100 * p}%` }), make("u", { style: `width:${100 * q}%` })),
+    make("span", { className: "share" }, p === q ? percent(p) : `${percent(p)} → ${percent(q)}`)
+  ]));
+}
+
+function barsLegend() {
+  const swatch = className => make("i", { className });
+  if (whatIf.found) {
+    const [before, after] = namesOfChange();
+    return [swatch("before"), ` ${before} `, swatch("changed"), ` ${after}`];
+  }
+  const own = " the model's own probability ";
+  return [swatch("first"), own, swatch("second"), " after temperature and top-p"];
+}
+
+// What the model would say if it ended behind each layer.
+function showLens() {
+  const { lens, pieces } = inside.seen;
+  const names = lens.map((_, l) => l ? "layer " + l : "embedding");
+  const head = ["token", ...names].map(name => make("th", { scope: "col" }, name));
+  const rows = pieces.map((piece, t) => make("tr", {},
+    make("th", { scope: "row", className: "lens_cell", onclick: () => chooseToken(t) },
+      visible(piece)),
+    ...lens.map((layer, l) => lensCell(layer[t], names[l], t))
+  ));
+  $("lens").replaceChildren(make("tr", {}, ...head), ...rows);
+  $("lens_said").textContent = "Choose a cell to see what else was likely there.";
+  stopAt([...$("lens").querySelectorAll(".lens_cell")], 0);
+}
+
+function lensCell(guesses, name, t) {
+  const [, text, share] = guesses[0];
+  const cell = make("td", { className: "lens_cell" }, visible(text));
+  cell.style.background = tint("--accent", 50 * share);
+  const all = guesses.map(([, guess, x]) => `${visible(guess)} ${percent(x)}`).join(", ");
+  cell.title = all;
+  cell.onclick = () => {
+    chooseToken(t);
+    $("lens_said").textContent = `${name}, after ${visible(inside.seen.pieces[t])}: ${all}`;
+  };
+  return cell;
+}
+
+/* ---- buttons and keys */
+
+$("read").onclick = readBox;
+$("roll").onclick = drawToken;
+$("in_undo").onclick = () => goInPast("undo");
+$("in_redo").onclick = () => goInPast("redo");
+for (const id of ["inside_model", "in_temperature", "in_top_p"]) $(id).onchange = readAgain;
+$("in_special").onchange = readBox;
+$("text").oninput = () => {
+  clearTimeout(inside.typing);
+  inside.typing = setTimeout(noteInside, 400);
+};
+$("text").onkeydown = event => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  readBox();
+};
+$("view_inside").addEventListener("keydown", event => {
+  const which = undoOf(event);
+  const elsewhere = event.target.matches("input, textarea:not(#text)");
+  if (!which || elsewhere) return;
+  event.preventDefault();
+  goInPast(which);
 });
+for (const id of ["inside_pieces", "changed_pieces"])
+  moveByArrows($(id), ".tok", () => Infinity);
+moveByArrows($("lens"), ".lens_cell", () => inside.seen.lens.length + 1);
