@@ -61,7 +61,7 @@ def kind_of(text):
 
 
 def frequent(texts):
-    """One page of each of the most frequent kinds, the first that is long enough, and a rare one."""
+    """One long page of each of the most frequent kinds, the first one there, and a rare one."""
     kinds = {}
     for text in texts:
         if len(text) > LONGEST:
@@ -74,7 +74,9 @@ def frequent(texts):
 def label_of(text):
     """The first line of a page, shortened."""
     line = text.strip().partition("\n")[0]
-    return line if len(line) <= 40 else re.sub(r"\s+\S*$", "", line[:40]) + " …"
+    if len(line) <= 40:
+        return line
+    return re.sub(r"\s+\S*$", "", line[:40]) + " …"
 
 
 def shortened(text):

@@ -25,18 +25,25 @@ def rows_of(tokenizer, rng, tokens, n_rows, length):
     rng: of the module random. In front of each row stands what begins a document, if the vocabulary
     has such a token; without one, rows are shorter by one.
     """
+    begin = generate.document_begin(tokenizer)
     found = []
     for _ in range(n_rows):
         once = rng.sample(tokens, length)
-        found.append([*generate.document_begin(tokenizer), *once, *once])
+        found.append(begin + once + once)
     return np.array(found)
 
 
 def ordinary_tokens(tokenizer):
     """The ids of all tokens that are neither special nor part of a character."""
-    others = {*tokenizer.special_tokens.values(), *tokenizer.holes.tolist()}
-    ordinary = [i for i in range(tokenizer.n_vocab) if i not in others]
-    return [i for i in ordinary if "\ufffd" not in tokenizer.decode([i])]
+    others = set(tokenizer.special_tokens.values())
+    others.update(tokenizer.holes.tolist())
+    found = []
+    for i in range(tokenizer.n_vocab):
+        if i in others:
+            continue
+        if "\ufffd" not in tokenizer.decode([i]):
+            found.append(i)
+    return found
 
 
 def length_of(rows):
@@ -46,13 +53,15 @@ def length_of(rows):
 
 def losses(params, cfg, rows):
     """(T - 1,) nats of each token after the first, the mean over the rows (n,T)."""
-    return fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:]).mean(0)
+    nats = fast.token_losses(params, cfg, rows[:, :-1], rows[:, 1:])        # (n,T-1)
+    return nats.mean(0)
 
 
 def second_time(params, cfg, rows):
     """Nats a token of what is said again. Its first token is left out: nobody could know it."""
     n = length_of(rows)
-    return float(losses(params, cfg, rows)[1 - n:].mean())
+    nats = losses(params, cfg, rows)
+    return float(nats[1 - n:].mean())
 
 
 def scores(params, cfg, rows):
@@ -60,8 +69,11 @@ def scores(params, cfg, rows):
 
     It is the mean over the rows (n,T), and over the tokens that are read again and have such a one.
     """
-    n, T = length_of(rows), rows.shape[1]
-    _, cache = families.of(cfg).trunk_forward(params, cfg, rows)
+    n = length_of(rows)
+    T = rows.shape[1]
+    family = families.of(cfg)
+    _, cache = family.trunk_forward(params, cfg, rows)
     seen = inside.attention_of(cache)                           # (L,n,NH,T,T)
     reading = np.arange(T - n, T - 1)       # the last token's next one is not in the text
-    return seen[..., reading, reading - n + 1].mean((1, 3))
+    copied = reading - n + 1
+    return seen[..., reading, copied].mean((1, 3))

@@ -170,6 +170,12 @@ def heads_that_copy(handler, body):
 
 
 def beginnings(handler, _):
-    """Beginnings of pages to try on a base model (beginnings.py); none where no run is served."""
+    """Beginnings of pages to try on a base model (beginnings.py); none where no run is served.
+
+    Refused if a file of the run is damaged.
+    """
     run = handler.server.models.run
-    return Answer({"beginnings": begin.of_run(run) if run else []})
+    try:
+        return Answer({"beginnings": begin.of_run(run) if run else []})
+    except (ValueError, OSError) as e:
+        raise Refused(500, str(e)) from None

@@ -28,7 +28,9 @@ import gpt
 from model import families, llama
 import numpy as np
 
-NAME = re.compile(r"(?P<head_layer>\d+)\.(?P<head>\d+)|(?P<kind>mlp|layer)(?P<layer>\d+)")
+NUMBER = "[0-9]{1,9}"
+NAME = re.compile(rf"(?P<head_layer>{NUMBER})\.(?P<head>{NUMBER})|"
+                  rf"(?P<kind>mlp|layer)(?P<layer>{NUMBER})")
 
 
 class Part(NamedTuple):

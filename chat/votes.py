@@ -6,7 +6,9 @@ order nor time tells who wrote which. A vote is left, right, tie, or bad: both a
 
 Each vote is a line of arena_votes.jsonl in the run:
 
-    {"question", "left", "right", "left_reply", "right_reply", "vote", "seed", "temperature", "time"}
+    question    that both were asked         left, right             the names of the models
+    vote        left, right, tie or bad      left_reply, right_reply what they said
+    seed, temperature   of the replies       time                    of the vote, in seconds
 
 Ratings are arena.ratings of these votes. The votes on one question are one sample: whole questions
 are drawn again to find the intervals, as the replies to one question have much in common.
@@ -51,7 +53,7 @@ class Battle(NamedTuple):
     temperature: float
 
 
-# --------------------------------------------------------------------------------- the file of votes
+# -------------------------------------------------------------------------------- the file of votes
 
 
 def append(path, battle, vote):
@@ -221,7 +223,7 @@ def table(handler, _):
     return Answer(checked_standings(run_of(handler)))
 
 
-# ----------------------------------------------------------------------------------- in the terminal
+# ---------------------------------------------------------------------------------- in the terminal
 
 
 def main(argv=None):

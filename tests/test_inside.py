@@ -77,6 +77,79 @@ def test_what_the_page_shows():
     ) == 4
 
 
+def test_ids_of_a_text_and_back():
+    """With special tokens, a text that begins with one begins with nothing else."""
+    start = TOK.special_tokens["<|im_start|>"]
+    begin = TOK.special_tokens["<|endoftext|>"]
+    plain = inside.ids_of(TOK, "<|im_start|>user")
+    assert plain == [begin, *TOK.encode_ordinary("<|im_start|>user")]
+    assert inside.ids_of(TOK, "<|im_start|>user", True) == [start, *TOK.encode_ordinary("user")]
+    assert inside.ids_of(TOK, "a<|im_start|>", True) == [begin, *TOK.encode_ordinary("a"), start]
+    assert inside.ids_of(TOK, "", True) == [begin]
+    for text in ("", "the lamp", "<|im_start|>user", "a<|im_end|>b", "<|endoftext|>",
+                 "<|endoftext|><|im_end|>", "<|endoftext|>the lamp"):
+        ids = inside.ids_of(TOK, text, True)
+        assert inside.ids_of(TOK, inside.text_of(TOK, ids), True) == ids
+    assert inside.text_of(TOK, inside.ids_of(TOK, "the lamp")) == "the lamp"
+    assert inside.text_of(TOK, [start, 97]) == "<|im_start|>a"
+
+
+def test_parts_of_characters_are_spelled():
+    found = inside.describe((PARAMS, CFG, TOK), TOK.encode_ordinary("\u0115"), n=CFG.vocab_size)
+    assert found["pieces"] == ["\\xc4", "\\x95"] and found["text"] == "\u0115"
+    texts = {i: text for i, text, *_ in found["next"][0]}
+    assert texts[0xe4] == "\\xe4" and len(set(texts.values())) == TOK.n_vocab
+
+
+def test_two_predictions_side_by_side():
+    rng = np.random.default_rng(0)
+    first, second = rng.dirichlet(np.ones(TOK.n_vocab) / 50, (2, 3))
+    ids = [5, 6, 7]
+    found = inside.side_by_side(TOK, first, second, ids, n=4)
+    for t in range(3):
+        row = found["next"][t]
+        most = np.maximum(first[t], second[t])
+        assert [i for i, *_ in row] == np.argsort(-most, kind="stable")[:4].tolist()
+        for i, text, p, q in row:
+            assert (p, q) == pytest.approx((first[t, i], second[t, i]), abs=1e-5)
+            assert text == inside.spelled(TOK, i)
+        left = np.minimum(first[t], second[t]).sum()            # what both give to the same tokens
+        assert found["moved"][t] == pytest.approx(1 - left, abs=1e-4)
+    for p, surprise in zip((first, second), found["surprise"]):
+        assert surprise[0] is None
+        assert surprise[2] == pytest.approx(-np.log(max(p[1, 7], 1e-30)), abs=1e-3)
+
+
+def test_changes_from_the_command_line(tmp_path, capsys):
+    """What is off and what is patched shows, in 80 columns; what cannot be is said."""
+    gpt.save(tmp_path, PARAMS, CFG)
+    TOK.save(tmp_path / "tokenizer.json")
+
+    def shown(*options):
+        inside.main([*options, "--model", str(tmp_path)])
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        return out
+
+    assert "  0.0%" not in shown("the lamp", "--off", "1.3", "--off", "mlp2")
+    same = shown("the lamp", "--patch", "1.1", "--other", "the lamp")
+    assert same.count("  0.0%") == len(TOK.encode_ordinary("the lamp")) + 1
+    other = shown("the goat", "--off", "1.1")
+    patched = shown("the lamp", "--patch", "layer3", "--other", "the goat")
+    last = "after the last token"
+    before = [line[:32] for line in other.partition(last)[2].splitlines()]
+    after = [line[:24] + line[32:] for line in patched.partition(last)[2].splitlines()]
+    assert set(before[1:4]) <= set(after)           # the likeliest are the goat's
+    with pytest.raises(ValueError, match="belong together"):
+        shown("the lamp", "--patch", "1.1")
+    with pytest.raises(ValueError, match="belong together"):
+        shown("the lamp", "--other", "the lamp")
+    with pytest.raises(ValueError, match="as many"):
+        shown("the lamp", "--patch", "1.1", "--other", "the")
+    with pytest.raises(ValueError, match="no part of this model"):
+        shown("the lamp", "--off", "9.9")
+
+
 def test_from_the_command_line(tmp_path):
     gpt.save(tmp_path, PARAMS, CFG)
     TOK.save(tmp_path / "tokenizer.json")
@@ -96,8 +169,9 @@ def test_a_model_that_stays_in_bfloat16(tmp_path, capsys):
     tensors = folders.in_files(params, cfg)
     checkpoint.save_safetensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
     TOK.save(tmp_path / "tokenizer.json")
-    shown = []
-    for dtype in ("float32", "bf16"):
-        inside.main(["the lamp", "--model", str(tmp_path), "--dtype", dtype])
-        shown.append(capsys.readouterr().out)
-    assert shown[0] == shown[1] and " lamp" in shown[0]
+    for options in ([], ["--off", "1.2", "--patch", "mlp2", "--other", "the lamp"]):
+        shown = []
+        for dtype in ("float32", "bf16"):
+            inside.main(["the lamp", "--model", str(tmp_path), "--dtype", dtype, *options])
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1] and " lamp" in shown[0]

@@ -82,7 +82,8 @@ COMMANDS = {
     "model/folders.py m": "",
     "model/llama.py": "",
     "model/lora.py": "",
-    "chat/inside.py x": "--run --model --dtype",
+    "chat/inside.py x": "--run --model --dtype --off --patch --other",
+    "chat/votes.py": "--run",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",

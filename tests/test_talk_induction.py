@@ -1,8 +1,8 @@
-"""talk/induction.py: heads are scored where they look, and switched off whole."""
+"""talk/induction.py: heads are switched off whole. tests/test_induction.py has their scores."""
 
 import numpy as np
 
-from chat import inside
+from chat import induction as scoring, patching
 import gpt
 from talk import induction
 from web import toyworld
@@ -11,37 +11,18 @@ from small_talker import CFG, PARAMS, TOK
 
 def rows():
     """Rows of tokens that are said twice."""
-    return induction.rows_of(TOK, toyworld.stream(0, "rows"), list(range(200)))
-
-
-def test_rows_say_different_tokens_twice():
-    found, n = rows(), induction.LENGTH
-    assert found.shape == (induction.ROWS, 1 + 2 * n) and (found[:, 0] == TOK.eot_token).all()
-    np.testing.assert_array_equal(found[:, 1:n + 1], found[:, n + 1:])
-    assert all(len(set(row)) == n for row in found[:, 1:n + 1].tolist())
-
-
-def test_the_score_is_attention_to_what_came_next(monkeypatch):
-    """A made-up head that looks at nothing else scores 1, its neighbours 0."""
-    n = induction.LENGTH
-
-    def look(params, cfg, ids):
-        attention = np.zeros((2, 2, len(ids), len(ids)))
-        for t in range(n + 1, 2 * n + 1):
-            earlier = list(ids).index(ids[t])
-            attention[0, 0, t, earlier] = 1.0           # the same token
-            attention[0, 1, t, earlier + 1] = 1.0       # the one after it
-            attention[1, :, t, t - 1] = 1.0             # the one before
-        return attention, None
-
-    monkeypatch.setattr(inside, "look", look)
-    np.testing.assert_array_equal(induction.scores(PARAMS, CFG, rows()), [[0, 1], [0, 0]])
+    rng, n = toyworld.stream(0, "rows"), induction.LENGTH
+    return scoring.rows_of(TOK, rng, list(range(200)), induction.ROWS, n)
 
 
 def test_a_head_that_is_off_adds_nothing(monkeypatch):
-    """The same logits as when the head's output is zero."""
+    """The same logits as when the head's output is zero, and as chat/patching.py makes it so."""
     join, tokens = gpt.join_heads, rows()[:4]
     off = gpt.forward(induction.without_heads(PARAMS, CFG, [(0, 1), (1, 1)]), CFG, tokens)[0]
+    change = patching.change_of(CFG, off=["1.2", "2.2"])
+    for ids, logits in zip(tokens, off):
+        patched = patching.changed(PARAMS, CFG, ids, change)
+        np.testing.assert_allclose(logits, patched, atol=1e-5)
 
     def without_the_second(x):
         x = x.copy()
@@ -53,7 +34,14 @@ def test_a_head_that_is_off_adds_nothing(monkeypatch):
     assert np.abs(PARAMS["h.0.attn.c_proj.weight"]).min(1).all()        # the model stays
 
 
-def test_the_second_time_begins_after_its_first_token(monkeypatch):
-    losses = np.arange(2.0 * induction.LENGTH)
-    monkeypatch.setattr(induction, "losses", lambda *_: losses)
-    assert induction.second_time(PARAMS, CFG, rows()) == losses[induction.LENGTH + 1:].mean()
+def test_the_heads_with_the_best_scores_are_switched_off(monkeypatch, capsys):
+    """And the others in their place."""
+    monkeypatch.setattr(induction, "scores", lambda *_: np.array([[0.1, 0.8], [0.7, 0.2]]))
+    monkeypatch.setattr(induction, "second_time", lambda params, cfg, rows: params)
+    switched = []
+    monkeypatch.setattr(induction, "without_heads", lambda _, __, heads: switched.append(heads) or 1)
+    found = induction.switch_off(2.0, CFG, rows(), toyworld.stream(0, "x"))
+    assert switched[-1] == [(0, 1), (1, 0)]
+    assert all(set(heads) == {(0, 0), (1, 1)} for heads in switched[:-1])
+    assert found["attention of those heads"] == 0.75
+    assert "1.2 80%, 2.1 70%" in capsys.readouterr().out

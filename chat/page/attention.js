@@ -148,8 +148,8 @@ function showCopying(found) {
 }
 
 function inWords({ rows, length, first, second, chance }) {
-  return `${rows} texts of ${length} random tokens, said twice. They cost ${first.toFixed(2)} nats ` +
-    `a token, and ${second.toFixed(2)} the second time. A head that looks everywhere alike ` +
+  return `${rows} texts of ${length} random tokens, said twice. They cost ${first.toFixed(2)} ` +
+    `nats a token, and ${second.toFixed(2)} the second time. A head that looks everywhere alike ` +
     `scores ${percent(chance)}.`;
 }
 

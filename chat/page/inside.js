@@ -47,8 +47,8 @@ const insideTold = action => async (...given) => {
 const boxNow = () => JSON.stringify([$("text").value, $("in_special").checked]);
 const isUnread = () => inside.box !== boxNow();
 
-// Read a text, or tokens, whose text is put into the box. Returns whether it is shown now: something
-// else may have been asked since.
+// Read a text, or tokens, whose text is put into the box. Returns whether it is shown now:
+// something else may have been asked since.
 async function look(what, at, text) {
   const turn = ++inside.turn;
   const asked = boxNow();

@@ -93,7 +93,8 @@ function showChange() {
   fillSwitches($("off_parts"), whatIf.off, false);
   fillSwitches($("patch_parts"), whatIf.patch, true);
   fillAgainst();
-  for (const kind of ["off", "patch", "against"]) $("what_if_" + kind).hidden = whatIf.kind !== kind;
+  for (const kind of ["off", "patch", "against"])
+    $("what_if_" + kind).hidden = whatIf.kind !== kind;
   if (whatIf.kind === "patch") readOther();
   else changeAgain();
 }
@@ -119,8 +120,8 @@ const readOther = insideTold(async () => {
   const equal = here === there;
   $("other_said").textContent = equal
     ? `Both texts have ${inTokens(here)}.`
-    : `The text has ${inTokens(here)} and this one ${there}. What a part wrote is put at the same ` +
-      "place, so both must have as many.";
+    : `The text has ${inTokens(here)} and this one ${there}. What a part wrote is put at the ` +
+      "same place, so both must have as many.";
   $("other_said").classList.toggle("error", !equal);
   $("other_pieces").replaceChildren(...found.pieces.flatMap(
     piece => lineOf(make("span", { className: "tok" }, onOneLine(piece)), piece)
