@@ -13,6 +13,7 @@ Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
 
 import argparse
+import codecs
 
 import sample                   # before numpy
 import gpt
@@ -43,13 +44,27 @@ def ids_of(tokenizer, text, special=False):
     return [*generate.document_begin(tokenizer), *ids]
 
 
+def is_begun(tokenizer, ids):
+    """Whether ids_of has put the token that begins a document in front of these ids."""
+    begin, special = generate.document_begin(tokenizer), tokenizer.special_tokens.values()
+    n = len(begin)
+    return n > 0 and list(ids[:n]) == begin and not (len(ids) > n and ids[n] in special)
+
+
 def text_of(tokenizer, ids):
     """The text that ids_of makes these ids of, with the names of special tokens."""
-    begin, special = generate.document_begin(tokenizer), tokenizer.special_tokens.values()
-    behind = list(ids[len(begin):])
-    if list(ids[:len(begin)]) == begin and not (behind and behind[0] in special):
-        return tokenizer.decode(behind)
-    return tokenizer.decode(ids)
+    return "".join(parts_of(tokenizer, ids))
+
+
+def parts_of(tokenizer, ids):
+    """What each token adds to text_of: the first part of a character nothing, its last part all."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    parts = [decoder.decode(tokenizer.decode_bytes([i])) for i in ids]
+    if parts:
+        parts[-1] += decoder.decode(b"", True)
+    if is_begun(tokenizer, ids):
+        parts[0] = ""
+    return parts
 
 
 # ------------------------------------------------------------------------------ inside of the model
@@ -116,7 +131,8 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
 
     next: for each position the n likeliest next tokens, each with its probability before the
     settings and after them. surprise: the nats of each token, given those before it. lens: after
-    each layer the likeliest next tokens of each position.
+    each layer the likeliest next tokens of each position. pieces: the tokens, spelled in bytes
+    where they are parts of characters; parts: what each adds to the text.
     """
     params, cfg, tokenizer = model
     _, logits = look(params, cfg, ids)
@@ -130,6 +146,7 @@ def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, l
         "ids": list(map(int, ids)),
         "pieces": [spelled(tokenizer, int(i)) for i in ids],
         "text": text_of(tokenizer, ids),
+        "parts": parts_of(tokenizer, ids),
         "surprise": surprises(before, ids),
         "next": shown,
         "lens": [likeliest(tokenizer, predictions(tokenizer, z), lens) for z in logits],

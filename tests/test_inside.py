@@ -92,6 +92,19 @@ def test_ids_of_a_text_and_back():
         assert inside.ids_of(TOK, inside.text_of(TOK, ids), True) == ids
     assert inside.text_of(TOK, inside.ids_of(TOK, "the lamp")) == "the lamp"
     assert inside.text_of(TOK, [start, 97]) == "<|im_start|>a"
+    assert inside.text_of(TOK, []) == ""
+
+
+def test_parts_of_a_text():
+    """Together they are the text; a character comes with its last token, broken ones are marked."""
+    for text in ("the \u0115 lamp", "\u0115", "<|endoftext|>a", "<|im_start|>\U0001f600"):
+        ids = inside.ids_of(TOK, text, True)
+        assert "".join(inside.parts_of(TOK, ids)) == inside.text_of(TOK, ids)
+        assert inside.text_of(TOK, ids) == text.removeprefix("<|endoftext|>")
+    begin = TOK.eot_token
+    assert inside.parts_of(TOK, [begin, 0xc4, 0x95, 97]) == ["", "", "\u0115", "a"]
+    assert inside.parts_of(TOK, [97, 0xc4]) == ["a", "\ufffd"]
+    assert inside.parts_of(TOK, [0xc4, 97]) == ["", "\ufffda"]
 
 
 def test_parts_of_characters_are_spelled():

@@ -39,7 +39,12 @@ def test_the_heads_with_the_best_scores_are_switched_off(monkeypatch, capsys):
     monkeypatch.setattr(induction, "scores", lambda *_: np.array([[0.1, 0.8], [0.7, 0.2]]))
     monkeypatch.setattr(induction, "second_time", lambda params, cfg, rows: params)
     switched = []
-    monkeypatch.setattr(induction, "without_heads", lambda _, __, heads: switched.append(heads) or 1)
+
+    def without_heads(params, cfg, heads):
+        switched.append(heads)
+        return 1.0
+
+    monkeypatch.setattr(induction, "without_heads", without_heads)
     found = induction.switch_off(2.0, CFG, rows(), toyworld.stream(0, "x"))
     assert switched[-1] == [(0, 1), (1, 0)]
     assert all(set(heads) == {(0, 0), (1, 1)} for heads in switched[:-1])

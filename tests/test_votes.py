@@ -35,7 +35,8 @@ def row(left="a", right="b", vote="left", question="q"):
 def test_wins_of_votes():
     """A tie, also of two bad replies, is half a win each; votes on one question are one sample."""
     names, wins = votes.wins_of([
-        row(), row(vote="right"), row("b", "a"), row("c", "a", "tie", "r"), row("a", "c", "bad", "r"),
+        row(), row(vote="right"), row("b", "a"),
+        row("c", "a", "tie", "r"), row("a", "c", "bad", "r"),
     ])
     assert names == ["a", "b", "c"] and wins.shape == (2, 3, 3)
     assert wins[0].tolist() == [[0, 1, 0], [2, 0, 0], [0, 0, 0]]
@@ -70,7 +71,7 @@ def test_few_questions_have_no_interval():
     assert votes.standings([]) == {"votes": 0, "questions": 0, "rated": []}
 
 
-# ------------------------------------------------------------------------------------------ the file
+# ----------------------------------------------------------------------------------------- the file
 
 
 BATTLE = votes.Battle("q\n\u2028", "a", "b", "left\u20ac", "right", 3, 0.5)
@@ -152,7 +153,7 @@ def test_a_battle_and_its_vote(server, file):  # noqa: F811
 
 
 def test_sides_and_models_are_drawn(server, file, run, tmp_path):  # noqa: F811
-    """Each of three models meets each other, on either side; a seed of the request tells nothing."""
+    """Each of three models meets each other, on either side; a request's seed tells nothing."""
     for stage in ("base", "sft", "rl"):
         gpt.save(tmp_path / stage, PARAMS, CFG)
         TOK.save(tmp_path / stage / "tokenizer.json")

@@ -30,6 +30,7 @@ const showAttention = insideTold(async () => {
   const turn = ++heads.turn;
   heads.shares = null;
   $("where").textContent = "";
+  $("cross").hidden = true;
   const { ids } = inside.seen;
   const where = { tokens: ids, layer: +$("layer").value, head: +$("head").value };
   const found = await ask("/api/look", { model: $("inside_model").value, ...where });

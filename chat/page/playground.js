@@ -248,8 +248,8 @@ const showShares = playTold(async () => {
 
 // The tokens, each the redder the less probable it was; those of the model have an edge.
 function drawShares() {
-  const { pieces } = play.shown;
-  const marks = writtenTokens(pieces);
+  const { pieces, parts } = play.shown;
+  const marks = writtenTokens(parts);
   $("play_pieces").replaceChildren(...pieces.flatMap(
     (piece, i) => lineOf(sharePiece(piece, i, marks[i]), piece)
   ));
@@ -261,22 +261,15 @@ function drawShares() {
   chooseShare(first < 0 ? pieces.length - 1 : first);
 }
 
-// Which tokens lie in parts that the model wrote. They are counted in bytes from the end: a token
-// may be a part of a character, and in front of the text stands what begins a page.
-function writtenTokens(pieces) {
-  const bytes = text => new TextEncoder().encode(text).length;
-  const parts = play.written.map(
-    part => part.map(place => bytes(play.text.slice(0, place)))
-  );
-  const marks = [];
-  let end = bytes(play.text);
-  for (const piece of [...pieces].reverse()) {
-    const begin = end - (/^(\\x[0-9a-f]{2})+$/.test(piece) ? piece.length / 4 : bytes(piece));
-    const [from, to] = [begin, end];
-    marks.unshift(parts.some(part => part[0] <= from && to <= part[1]));
-    end = begin;
-  }
-  return marks;
+// Which tokens lie in what the model wrote, by what each adds to the text. What begins a page adds
+// nothing, and of a long page the first tokens are not shown.
+function writtenTokens(parts) {
+  let end = play.text.length - parts.join("").length;
+  return parts.map((part, i) => {
+    const begin = end;
+    end += part.length;
+    return i > 0 && play.written.some(([from, to]) => from <= begin && end <= to);
+  });
 }
 
 function sharePiece(piece, i, isWritten) {
