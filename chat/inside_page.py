@@ -127,6 +127,44 @@ def with_change(handler, body, writer, ids, settings, n):
     return answer
 
 
+def trace(handler, body):
+    """Where the model has what makes it say what another text makes it say.
+
+    token is the likeliest one behind the other text. shares[l][t]: its probability behind the text
+    if all behind layer l + 1 is patched at place t alone; before, after: behind the two texts.
+    """
+    _, writer = handler.model_of(body, BASES + ASSISTANTS)
+    cfg, tokenizer = writer.cfg, writer.tokenizer
+    ids = page.ids_to_look_at(body, writer)
+    other = page.ids_to_look_at({"tokens": body.get("other_tokens")}, writer)
+    try:
+        patching.check_lengths(patching.change_of(cfg, patch=["layer1"]), ids, other)
+    except ValueError as e:
+        raise Refused(400, str(e), "other_tokens") from None
+    refuse_many(len(ids) ** 2 * (cfg.vocab_size + 8 * cfg.n_embd),
+                f"{len(ids)} tokens, read once for each place,")
+
+    def answer():
+        """Let the model read the text once for each layer and place."""
+        plain = patching.Change()
+        with handler.server.looking:
+            texts = [patching.changed(writer.params, cfg, each, plain) for each in (ids, other)]
+            before, after = [inside.predictions(tokenizer, z[-1:])[0] for z in texts]
+            token = int(after.argmax())
+            shares = []
+            for layer in range(cfg.n_layer):
+                logits = patching.last_logits(writer.params, cfg, ids, other, layer)
+                shares.append(inside.predictions(tokenizer, logits)[:, token].round(5).tolist())
+        return Answer({
+            "token": [token, api.spelled(tokenizer, token)],
+            "before": round(float(before[token]), 5),
+            "after": round(float(after[token]), 5),
+            "shares": shares,
+        })
+
+    return answer
+
+
 # --------------------------------------------------------------------------------- induction heads
 
 

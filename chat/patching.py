@@ -207,3 +207,23 @@ def changed(params, cfg, ids, change, other=None):
         return written
 
     return forward(params, cfg, np.asarray(ids)[None], edit)[0]
+
+
+def last_logits(params, cfg, ids, other, layer):
+    """The logits (T,V) behind the last token, with the stream behind a layer patched at each place.
+
+    Row t is patched at place t alone. All rows are read side by side. layer counts from 0.
+    """
+    part = Part("layer", layer)
+    check_lengths(Change(patch=(part,)), ids, other)
+    there = written_by(params, cfg, other, [part])[part]                # (T,C)
+    places = np.arange(len(ids))
+
+    def edit(which, written):
+        if which == part:
+            written = written.copy()
+            written[places, places] = there
+        return written
+
+    rows = np.repeat(np.asarray(ids)[None], len(ids), axis=0)           # (T,T)
+    return forward(params, cfg, rows, edit)[:, -1]

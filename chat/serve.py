@@ -380,6 +380,7 @@ ROUTES = {
     "/api/cut": Route("POST", page.cut, bulk=True),
     "/api/ids": Route("POST", inside_page.ids, bulk=True),
     "/api/contrast": Route("POST", inside_page.contrast, bulk=True),
+    "/api/trace": Route("POST", inside_page.trace, bulk=True),
     "/api/induction": Route("POST", inside_page.heads_that_copy, bulk=True),
     "/api/beginnings": Route("GET", inside_page.beginnings, bulk=True),
     "/api/battle": Route("POST", votes.battle),

@@ -74,6 +74,27 @@ def test_what_cannot_be_changed(server):  # noqa: F811
         assert "places" in refused(server, patch=["1.1"], other=BODY["text"], places=places)
 
 
+def test_which_places_count(server):  # noqa: F811
+    """Behind the last layer the last place decides alone, and all others count for nothing."""
+    other = inside.ids_of(TOK, "the goat is lit")
+    body = {"tokens": IDS, "other_tokens": other}
+    found = post(server, "/api/trace", body)
+    token, text = found["token"]
+    after = inside.predictions(TOK, patching.changed(PARAMS, CFG, other, patching.Change()))[-1]
+    before = predicted()[-1]
+    assert token == after.argmax() and text == inside.spelled(TOK, token)
+    assert (found["before"], found["after"]) == pytest.approx(
+        (before[token], after[token]), abs=1e-5)
+    assert np.shape(found["shares"]) == (CFG.n_layer, len(IDS))
+    last = [found["before"]] * (len(IDS) - 1) + [found["after"]]
+    assert found["shares"][-1] == pytest.approx(last, abs=2e-5)
+    want = [predicted(patch=["layer1"], places=[t], other=other)[-1, token]
+            for t in range(len(IDS))]
+    assert found["shares"][0] == pytest.approx(want, abs=2e-5)
+    assert "as many" in post(server, "/api/trace", {**body, "other_tokens": other[1:]}, 400)[
+        "error"]["message"]
+
+
 def test_two_stages(server, run, tmp_path):  # noqa: F811
     """Another model reads the text; one with another vocabulary, or no such one, cannot."""
     other = {name: p * 1.5 for name, p in PARAMS.items()}
@@ -96,6 +117,8 @@ def test_more_numbers_than_memory_should_hold(server, monkeypatch):  # noqa: F81
     monkeypatch.setattr(page, "LOOKED_AT", 1000)
     assert "at most 1,000" in refused(server, off=["1.1"])
     assert "at most" in post(server, "/api/induction", {}, 400)["error"]["message"]
+    body = {"tokens": IDS, "other_tokens": IDS}
+    assert "at most" in post(server, "/api/trace", body, 400)["error"]["message"]
 
 
 def test_ids(server):  # noqa: F811

@@ -151,3 +151,16 @@ def test_changes_that_cannot_be():
             changed(params, cfg, other, patch=["1.1"])
     with pytest.raises(ValueError, match="positions"):
         changed(params, cfg, ids=[1] * 8)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_place_alone(name):
+    """Row t is what a patch at place t alone gives."""
+    params, cfg = model(name)
+    for layer in range(cfg.n_layer):
+        got = patching.last_logits(params, cfg, IDS, OTHER, layer)
+        for t in range(len(IDS)):
+            want = changed(params, cfg, OTHER, patch=[f"layer{layer + 1}"], places=[t])
+            np.testing.assert_allclose(got[t], want[-1], atol=1e-12)
+    with pytest.raises(ValueError, match="as many"):
+        patching.last_logits(params, cfg, IDS, OTHER[:-1], 0)

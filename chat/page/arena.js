@@ -17,7 +17,8 @@ const duelTold = action => async (...given) => {
 };
 
 const beginDuels = duelTold(async () => {
-  $("duel_examples").replaceChildren(...about.examples.map(
+  const questions = about.examples.map(example => [example].flat().at(-1));
+  $("duel_examples").replaceChildren(...questions.map(
     text => make("button", { type: "button", onclick: () => startDuel(text) }, text)
   ));
   offerModels();
@@ -146,6 +147,7 @@ $("duel_question").onkeydown = event => {
   event.preventDefault();
   startDuel($("duel_question").value);
 };
+addEventListener("about", () => { if (!views.arena.begin) offerModels(); });
 for (const button of document.querySelectorAll("[data-vote]")) {
   button.disabled = true;
   button.onclick = () => giveVote(button.dataset.vote);

@@ -87,14 +87,14 @@ const readAgain = insideTold(async () => {
   }
 });
 
-// Show tokens of elsewhere, such as a chat's: chat.js calls this.
-function inspectIds(ids, model) {
+// Show tokens of elsewhere, such as a chat's, and choose the one in a place, or the last.
+function inspectIds(ids, model, place) {
   inside.turn++;                        // so that the view does not begin with its own text
   noteInside();
   if (model) $("inside_model").value = model;
   $("in_special").checked = true;
   location.hash = "inside";
-  return insideTold(() => look({ tokens: ids }))();
+  return insideTold(() => look({ tokens: ids }, place))();
 }
 
 // Draw a token behind the chosen one. What stood behind that one is dropped, and Undo brings it
@@ -173,8 +173,7 @@ function showInside() {
 // Choose the token whose next one is looked at.
 function chooseToken(at) {
   inside.at = at;
-  for (const box of [$("inside_pieces"), $("changed_pieces"), $("other_pieces")])
-    markChosen(box, at);
+  for (const box of [$("inside_pieces"), $("changed_pieces")]) markChosen(box, at);
   [...$("lens").rows].forEach((row, i) => row.classList.toggle("on", i === at + 1));
   const behind = inside.seen.ids.length - at - 1;
   $("after").textContent = `Next token, after ${visible(inside.seen.pieces[at])}`;
@@ -197,7 +196,7 @@ function showPieces() {
   const { pieces, surprise } = inside.seen;
   const most = mostSurprise();
   $("inside_pieces").replaceChildren(...pieces.flatMap(
-    (piece, i) => lineOf(pieceOf(piece, i, surprise[i], most), piece)
+    (piece, i) => lineOf(tokenPiece(piece, i, surprise[i], most), piece)
   ));
   showLegend(most);
 }
@@ -213,7 +212,7 @@ const lineOf = (element, piece) => piece.includes("\n") ? [element, "\n"] : [ele
 const onOneLine = piece => piece.replaceAll("\n", "⏎");
 
 // One token of a text, to be chosen.
-function pieceOf(piece, i, nats, most) {
+function tokenPiece(piece, i, nats, most) {
   const special = inside.seen.special.includes(i);
   const element = make("span", {
     className: "tok" + (special ? " special" : ""),

@@ -171,7 +171,7 @@ async function writeOn(controller, body, ids) {
   if (!answer.ok) throw new Error((await answer.json()).error.message);
   const from = play.text.length;
   let written = 0, reason = null;
-  for await (const { error, choices, usage } of eventsOf(answer.body)) {
+  for await (const { error, choices, usage } of playEvents(answer)) {
     if (error) throw new Error(error.message);
     if (controller !== play.running) return;
     for (const choice of choices) {
@@ -204,8 +204,8 @@ function addText(text, from) {
 }
 
 // The values of a stream of server-sent events. One may come in pieces.
-async function* eventsOf(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+async function* playEvents(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let held = "", part; !(part = await reader.read()).done;) {
     const events = (held + part.value).split("\n\n");
     held = events.pop();
@@ -360,3 +360,4 @@ $("view_playground").addEventListener("keydown", event => {
 });
 moveByArrows($("play_pieces"), ".tok", () => Infinity);
 addEventListener("resize", drawPlay);
+addEventListener("about", () => fillModels($("play_model"), about.base));

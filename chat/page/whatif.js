@@ -8,7 +8,8 @@ const whatIf = {
   off: new Set(),       // names of parts: 1.3, mlp2
   patch: new Set(),     // and layer2
   found: null,          // what /api/contrast says
-  other: null           // what /api/ids says of the other text
+  other: null,          // what /api/ids says of the other text
+  place: 0              // the token of the other text that is patched where it is one alone
 };
 
 /* ---- the switches: a table of layers and their parts */
@@ -20,7 +21,7 @@ function fillSwitches(box, pressed, withLayers) {
   columns.push("MLP", ...(withLayers ? ["all"] : []));
   const head = ["", ...columns].map(name => make("th", { scope: "col" }, name));
   const rows = Array.from({ length: layers }, (_, l) => {
-    const names = partsOf(l + 1, heads, withLayers);
+    const names = partsOfLayer(l + 1, heads, withLayers);
     const cells = names.map(name => make("td", {}, switchOf(name, pressed)));
     return make("tr", {}, make("th", { scope: "row" }, `layer ${l + 1}`), ...cells);
   });
@@ -30,7 +31,7 @@ function fillSwitches(box, pressed, withLayers) {
   stopAt([...box.querySelectorAll("button")], 0);
 }
 
-function partsOf(layer, heads, withLayers) {
+function partsOfLayer(layer, heads, withLayers) {
   const names = Array.from({ length: heads }, (_, h) => `${layer}.${h + 1}`);
   return [...names, `mlp${layer}`, ...(withLayers ? [`layer${layer}`] : [])];
 }
@@ -67,7 +68,7 @@ function changeAsked() {
   if (whatIf.kind === "against" && $("against").value) return { against: $("against").value };
   if (whatIf.kind === "off" && whatIf.off.size) return { off: [...whatIf.off] };
   if (whatIf.kind !== "patch" || !whatIf.patch.size || !whatIf.other) return null;
-  const places = $("patch_place").checked ? [inside.at] : undefined;
+  const places = $("patch_place").checked ? [whatIf.place] : undefined;
   return { patch: [...whatIf.patch], other_tokens: whatIf.other.ids, places };
 }
 
@@ -123,13 +124,37 @@ const readOther = insideTold(async () => {
     : `The text has ${inTokens(here)} and this one ${there}. What a part wrote is put at the ` +
       "same place, so both must have as many.";
   $("other_said").classList.toggle("error", !equal);
-  $("other_pieces").replaceChildren(...found.pieces.flatMap(
-    piece => lineOf(make("span", { className: "tok" }, onOneLine(piece)), piece)
-  ));
+  showOther(found);
   if (!equal) whatIf.other = null;
+  $("find_places").disabled = !equal;
+  forgetPlaces();
   await changeAgain();
-  chooseToken(inside.at);
 });
+
+// The tokens of the other text, one of which may be the place that is patched.
+function showOther({ pieces, ids }) {
+  $("other_pieces").replaceChildren(...pieces.flatMap((piece, i) => {
+    const element = make("span", {
+      className: "tok", role: "option", title: ids[i], onclick: () => choosePlace(i),
+      onfocus: () => { if (whatIf.place !== i) choosePlace(i); }
+    }, onOneLine(piece));
+    return lineOf(element, piece);
+  }));
+  whatIf.place = pieces.length - 1;
+  markPlace();
+}
+
+// Choose the place that is patched, where it is one alone.
+function choosePlace(place) {
+  whatIf.place = place;
+  markPlace();
+  if ($("patch_place").checked) changeAgain();
+}
+
+function markPlace() {
+  markChosen($("other_pieces"), whatIf.place);
+  $("other_pieces").classList.toggle("whole", !$("patch_place").checked);
+}
 
 /* ---- showing */
 
@@ -157,7 +182,7 @@ function showChanged() {
     const most = mostSurprise();
     const second = found.surprise[1];
     $("changed_pieces").replaceChildren(...inside.seen.pieces.flatMap(
-      (piece, i) => lineOf(pieceOf(piece, i, second[i], most), piece)
+      (piece, i) => lineOf(tokenPiece(piece, i, second[i], most), piece)
     ));
     $("changed_name").textContent = `${after}: ${meanOf(second)}`;
   }
@@ -177,6 +202,61 @@ function showMoved() {
     ? `${percent(found.moved[inside.at])} of the probability has moved to other tokens.` : "";
 }
 
+/* ---- one place after the other */
+
+// For each layer and place: what the model says if all behind that layer is patched there alone.
+const findPlaces = insideTold(async () => {
+  const { seen, turn } = inside;
+  const { other } = whatIf;
+  if (!other) return;
+  $("places_said").textContent = "The model reads the text once for each layer and place ...";
+  try {
+    const asked = { model: seen.model, tokens: seen.ids, other_tokens: other.ids };
+    const found = await ask("/api/trace", asked);
+    if (turn === inside.turn && other === whatIf.other) showPlaces(found);
+  } catch (e) {
+    forgetPlaces();
+    throw e;
+  }
+});
+
+function forgetPlaces() {
+  $("places").replaceChildren();
+  $("places_said").textContent = "";
+}
+
+// A table of places and layers. Choosing a cell patches there.
+function showPlaces({ token, before, after, shares }) {
+  $("places_said").textContent = `How likely ${visible(token[1])} becomes, which is ` +
+    `${percent(before)} behind the text and ${percent(after)} behind the other one, if all ` +
+    "behind a layer is patched at one place.";
+  const names = shares.map((_, l) => make("th", { scope: "col" }, `layer ${l + 1}`));
+  const rows = inside.seen.pieces.map((piece, t) => {
+    const theirs = whatIf.other.pieces[t];
+    const name = piece === theirs ? visible(piece) : `${visible(piece)} ← ${visible(theirs)}`;
+    return make("tr", {}, make("th", { scope: "row" }, name),
+      ...shares.map((row, l) => make("td", {}, placeOf(row[t], l, t))));
+  });
+  $("places").replaceChildren(make("tr", {}, make("th", {}, ""), ...names), ...rows);
+  stopAt([...$("places").querySelectorAll("button")], 0);
+}
+
+function placeOf(share, layer, place) {
+  const button = make("button", {
+    title: `patch all behind layer ${layer + 1} at this place`,
+    onclick() {
+      whatIf.patch.clear();
+      whatIf.patch.add(`layer${layer + 1}`);
+      $("patch_place").checked = true;
+      fillSwitches($("patch_parts"), whatIf.patch, true);
+      chooseToken(inside.seen.ids.length - 1);
+      choosePlace(place);
+    }
+  }, percent(share));
+  button.style.background = tint("--accent", 60 * share);
+  return button;
+}
+
 /* ---- buttons and keys */
 
 for (const radio of document.querySelectorAll("input[name=what_if]"))
@@ -185,11 +265,14 @@ for (const radio of document.querySelectorAll("input[name=what_if]"))
     if (inside.seen) showChange();
   };
 $("against").onchange = changeAgain;
-$("patch_place").onchange = changeAgain;
+$("patch_place").onchange = () => { markPlace(); changeAgain(); };
+moveByArrows($("other_pieces"), ".tok", () => Infinity);
+addEventListener("about", () => { if (inside.seen) fillAgainst(); });
 let otherSoon;
 $("other_text").oninput = () => {
   clearTimeout(otherSoon);
   otherSoon = setTimeout(readOther, 300);
 };
-for (const id of ["off_parts", "patch_parts"])
+$("find_places").onclick = findPlaces;
+for (const id of ["off_parts", "patch_parts", "places"])
   moveByArrows($(id), "button", () => $(id).rows[0].cells.length - 1);

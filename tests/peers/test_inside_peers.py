@@ -283,6 +283,45 @@ def test_by_keyboard(opened):
     wait_for(page, text_of("#inside_pieces") + ".includes('goat')")
 
 
+def test_an_answer_that_comes_late_is_not_shown(page, server):
+    """The first text is looked at slowly, and another one has been asked for meanwhile."""
+    page.add_init_script("""let n = 0; const plain = fetch;
+      window.fetch = async (...given) => {
+        const answer = await plain(...given);
+        if (given[0] === "/api/look" && n++ === 0) {
+          await new Promise(done => setTimeout(done, 500));
+          window.late = true;
+        }
+        return answer;
+      };""")
+    page.goto(f"http://{server.address}/#inside")
+    page.fill("#text", "the lamp")
+    page.click("#read")
+    wait_for(page, "window.late && " + text_of("#inside_pieces") + ".includes('lamp')")
+    page.wait_for_timeout(200)
+    assert "".join(pieces(page)).endswith("the lamp")
+    assert page.input_value("#text") == "the lamp"
+
+
+def test_a_text_like_a_special_token_stays_text(page, tmp_path):
+    """<||> is a token of its own here, and no special one: it stays in the text when a token is
+    added.
+    """
+    tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
+    assert len(tok.encode_ordinary("<||>")) == 1
+    cfg = gpt.Config(tok.n_vocab, 64, 16, 2, 2)
+    gpt.save(tmp_path / "base", gpt.init(cfg, 0), cfg)
+    tok.save(tmp_path / "base/tokenizer.json")
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/#inside")
+        page.fill("#text", "<||>lamp")
+        page.click("#read")
+        wait_for(page, text_of("#inside_pieces") + ".endsWith('<||>lamp')")
+        page.locator("#bars button").first.click()
+        wait_for(page, "document.querySelector('#text').value !== '<||>lamp'")
+        assert page.input_value("#text").startswith("<||>lamp")
+
+
 # ---------------------------------------------------------------------------------------- attention
 
 
@@ -405,6 +444,36 @@ def test_parts_of_another_text(opened, server):
     page.check("#patch_place")              # the last place alone is enough behind the last layer
     page.locator("#inside_pieces .tok").nth(1).click()
     wait_for(page, text_of("#moved") + ".startsWith('0.00 %')")
+    page.locator("#inside_pieces .tok").last.click()
+    assert not page.inner_text("#moved").startswith("0.00 %")
+    page.locator("#other_pieces .tok").nth(1).click()       # and no other place is
+    wait_for(page, text_of("#moved") + ".startsWith('0.00 %')")
+
+
+def test_which_places_count(opened, server):
+    """A table of places and layers; a cell patches there."""
+    page = opened("inside")
+    read(page, "the lamp is lit")
+    page.check("input[value=patch]")
+    page.fill("#other_text", "the goat is lit")
+    wait_for(page, text_of("#other_said") + ".includes('Both texts have')")
+    page.click("#find_places")
+    page.wait_for_selector("#places button")
+    ids, other = (inside.ids_of(TOK, f"the {name} is lit") for name in ("lamp", "goat"))
+    body = {"model": "base", "tokens": ids, "other_tokens": other}
+    want = post(server, "/api/trace", body)
+    rows = [percent(share) for shares in zip(*want["shares"]) for share in shares]
+    assert page.locator("#places button").all_inner_texts() == rows
+    assert "␣lamp ← ␣goat" in page.inner_text("#places")
+    page.locator("#places button").nth(2 * CFG.n_layer).click()     # layer 1, at " lamp"
+    asked = {"model": "base", "tokens": ids, "other_tokens": other, "patch": ["layer1"],
+             "places": [2]}
+    moved = post(server, "/api/contrast", asked)["moved"][-1]
+    wait_for(page, text_of("#moved") + f".startsWith('{percent(moved)}')")
+    check_contrast(page)
+    page.fill("#other_text", "the goat")
+    wait_for(page, "!document.querySelector('#places button')")
+    assert page.is_disabled("#find_places")
 
 
 def test_another_stage(opened, server):

@@ -94,11 +94,6 @@ def idle(page):
     page.wait_for_selector("#stop:disabled", state="attached")
 
 
-def read_inside(page, text):
-    page.fill("#text", text)
-    page.click("#read")
-
-
 def wait_for(page, condition):
     page.wait_for_function(condition)
 
@@ -321,68 +316,6 @@ def test_a_conversation_longer_than_the_context(page, address):
         if "forgotten" in page.inner_text("#chat_error"):
             break
     assert "forgotten" in page.inner_text("#chat_error") and replies(page).last.inner_text() != ""
-
-
-# ------------------------------------------------------------------------------------------ inside
-
-
-def test_inside(page, address):
-    page.goto(address + "#inside")
-    read_inside(page, "the lamp is")
-    wait_for(page, text_of("#inside_pieces") + ".endsWith('the lamp is')")
-    tokens = page.locator("#inside_pieces .tok")
-    n = tokens.count()
-    assert page.locator("#bars .bar").count() == 14 and page.locator("#lens tr").count() == n + 1
-    page.locator("#bars button").nth(2).click()     # that token is written, and what follows shown
-    wait_for(page, f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
-    page.fill("#in_temperature", "0.2")
-    page.press("#in_temperature", "Enter")
-    wait_for(page, text_of("#bars .bar span") + ".includes('→')")
-    tokens.nth(1).click()
-    assert "after" in page.inner_text("#after")
-    grid = "document.querySelector('#grid').toDataURL()"
-    before = page.evaluate(grid)
-    page.select_option("#layer", index=1)
-    page.select_option("#head", index=1)
-    wait_for(page, f"{grid} != {json.dumps(before)}")
-    page.click("#roll")
-    wait_for(page, "document.querySelectorAll('#inside_pieces .tok').length == 3")
-
-
-def test_an_answer_that_comes_late_is_not_shown(page, address):
-    """The first text is looked at slowly, and another one has been asked for meanwhile."""
-    page.add_init_script("""let n = 0; const plain = fetch;
-      window.fetch = async (...given) => {
-        const answer = await plain(...given);
-        if (given[0] === "/api/look" && n++ === 0) {
-          await new Promise(done => setTimeout(done, 500));
-          window.late = true;
-        }
-        return answer;
-      };""")
-    page.goto(address + "#inside")
-    read_inside(page, "the lamp")
-    wait_for(page, "window.late && " + text_of("#inside_pieces") + ".includes('lamp')")
-    page.wait_for_timeout(200)
-    assert page.inner_text("#inside_pieces").endswith("the lamp")
-
-
-def test_a_text_like_a_special_token_stays_text(page, tmp_path):
-    """<||> is a token of its own here, and no special one: it stays in the text when a token is
-    added.
-    """
-    tok = bpe.Tokenizer.train(["<||>lamp <||> goat <||>"] * 20, 285)
-    assert len(tok.encode_ordinary("<||>")) == 1
-    cfg = gpt.Config(tok.n_vocab, 64, 16, 2, 2)
-    gpt.save(tmp_path / "base", gpt.init(cfg, 0), cfg)
-    tok.save(tmp_path / "base/tokenizer.json")
-    with running(tmp_path) as server:
-        page.goto(f"http://{server.address}/#inside")
-        read_inside(page, "<||>lamp")
-        wait_for(page, text_of("#inside_pieces") + ".endsWith('<||>lamp')")
-        page.locator("#bars button").first.click()
-        wait_for(page, "document.querySelector('#text').value !== '<||>lamp'")
-        assert page.input_value("#text").startswith("<||>lamp")
 
 
 # ----------------------------------------------------------------------------------- other views
