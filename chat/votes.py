@@ -114,10 +114,11 @@ def standings(votes):
     if not votes:
         return {"votes": 0, "questions": 0, "rated": []}
     names, wins = wins_of(votes)
+    enough = len(wins) >= FEWEST
     rated = []
-    for each in arena.ratings(names, wins):
+    for each in arena.ratings(names, wins, rounds=200 if enough else 1):
         row = each._asdict()
-        if len(wins) < FEWEST:
+        if not enough:
             row |= {"low": None, "high": None, "rank": None}
         rated.append(row)
     return {"votes": len(votes), "questions": len(wins), "rated": rated}

@@ -80,13 +80,18 @@ function showDuel(question, found) {
   for (const button of voteButtons()) button.disabled = false;
 }
 
-// Give a vote, and learn the names.
+// Give a vote, and learn the names. Meanwhile no other battle begins, which they would belong to.
 const giveVote = duelTold(async vote => {
-  if (!duel.number) return;
-  const battle = duel.number;
-  duel.number = null;
-  for (const button of voteButtons()) button.disabled = true;
-  const found = await ask("/api/vote", { battle, vote });
+  if (!duel.number || duel.asking) return;
+  setAsking(true);
+  let found;
+  try {
+    found = await ask("/api/vote", { battle: duel.number, vote });
+    duel.number = null;
+  } finally {
+    setAsking(false);
+    for (const button of voteButtons()) button.disabled = !duel.number;
+  }
   for (const side of ["left", "right"]) {
     $(`duel_${side}_name`).textContent = `${side}: ${found[side]}`;
     $("duel_" + side).classList.toggle("better", side === vote);

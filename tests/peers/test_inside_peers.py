@@ -59,7 +59,9 @@ def page(request, browser):  # noqa: F811
     wrong = []
 
     def note(message):
-        refused = "Failed to load resource: the server responded with a status of 4"
+        # What the browser itself says of a refusal, or of a request that a test cuts off.
+        refused = ("Failed to load resource: the server responded with a status of 4",
+                   "Failed to load resource: net::ERR_FAILED")
         if message.type in ("error", "warning") and not message.text.startswith(refused):
             wrong.append(message.text)
 
@@ -742,3 +744,31 @@ def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
     assert len(file.read_text().splitlines()) == 1 and "base" not in page.inner_text("#duel_said")
     assert page.inner_text("#duel_error") == ""
+
+
+def test_names_come_with_their_own_battle(opened, file):
+    """While a vote is on its way no other battle begins; one that fails can be given again."""
+    page = opened("arena")
+    page.fill("#duel_question", "Who?")
+    page.click("#duel_ask")
+    page.wait_for_selector("#duel:not([hidden])")
+    page.route("**/api/vote", lambda route: route.abort())
+    page.click("[data-vote=left]")
+    wait_for(page, text_of("#duel_error") + " !== ''")
+    assert page.locator("[data-vote]:enabled").count() == 4
+    page.unroute("**/api/vote")
+    late = []
+    page.route("**/api/vote", lambda route: late.append(route))
+    page.click("[data-vote=left]")
+    assert page.is_disabled("#duel_ask")
+    wait_for(page, "document.querySelector('#duel_ask').disabled")
+    page.fill("#duel_question", "Who is that?")
+    page.press("#duel_question", "Enter")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#duel_asked") == "Who?"
+    while not late:
+        page.wait_for_timeout(50)
+    late[0].continue_()
+    wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
+    assert page.input_value("#duel_question") == "Who is that?"
+    assert len(file.read_text().splitlines()) == 1
