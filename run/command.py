@@ -69,6 +69,13 @@ def uncensored(stream):
     return stream.raw if isinstance(stream, Terminal) else stream
 
 
+def has_colours(stream):
+    """Whether a stream is a terminal that shows colours, and NO_COLOR does not forbid them."""
+    if stream is None or not stream.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def guard(data=False):
     """From now on, standard output and standard error spell out control characters.
 
