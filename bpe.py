@@ -132,7 +132,7 @@ def train(piece_counts, n_tokens, rule=None):
 
 
 def replace_pair(ids, pair, new):
-    """Write the id `new` for each (left, right) in a list, from the left: aaa becomes Xa."""
+    """Write the id `new` for each (left, right) in a list, in place, from the left: aaa -> Xa."""
     i = 0
     while i < len(ids) - 1:
         if (ids[i], ids[i + 1]) == pair:

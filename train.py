@@ -209,8 +209,9 @@ def clip_scale(norm, limit):
 # ----------------------------------------------------------------------------------- learning rate
 
 def learning_rate(step, recipe):
-    """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
+    """A step's rate: a linear warm-up to lr, then half a cosine down to min_lr.
 
+    Steps count from 0. Step 0 has lr / warmup, steps warmup - 1 and warmup have lr -> float.
     The warm-up is for AdamW (below), which divides a mean of gradients by the root of a mean of
     their squares. After one gradient the two are equal but for the sign, so the very first step
     moves every weight by the whole learning rate, in a direction that is mostly noise. The step
@@ -255,7 +256,11 @@ class AdamW:
         self.v = {name: np.zeros_like(p) for name, p in params.items()}
 
     def step(self, grads, lr, scale=1.0):
-        """One update of all parameters, in place. scale is the factor of clipping."""
+        """One update of all parameters, in place. scale is the factor of clipping, g = scale grad.
+
+            m <- beta1 m + (1 - beta1) g            v <- beta2 v + (1 - beta2) g^2
+            p <- p - lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + decay p)
+        """
         self.t += 1
         for name, m in self.m.items():
             p, v = self.params[name], self.v[name]
@@ -281,9 +286,9 @@ def orthogonal(m, rounds=5):
         a m + b (m m^T) m + c (m m^T)^2 m  =  U (a S + b S^3 + c S^5) V^T
 
     Products of matrices thus send each strength s through a s + b s^3 + c s^5. Divided by its norm,
-    m has strengths from 0 to 1. These a, b and c raise a small strength to 3.4 times itself in each
-    round, and keep a large one between 0.7 and 1.2. After five rounds all that began above 0.01 are
-    there. They are not exactly 1, which makes no difference to training.
+    m has strengths from 0 to 1. With a, b, c = 3.4445, -4.7750, 2.0315, each round raises a small
+    strength to 3.4 times itself, and keeps a large one between 0.7 and 1.2. After five rounds all
+    that began above 0.01 are there. They are not exactly 1, which makes no difference to training.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     if len(m) > m.shape[1]:
