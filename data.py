@@ -212,14 +212,14 @@ class Words:
         return len(self.all)
 
     def top_ngram_chars(self, n):
-        """The length of the most frequent n-gram, with spaces, times its count. Of equals the first."""
+        """Length of the first most frequent n-gram, spaces included, times its count."""
         starts = range(len(self) - n + 1)
         n_grams = Counter(" ".join(self.all[i:i + n]) for i in starts)
         top, count = max(n_grams.items(), key=lambda item: item[1], default=("", 0))
         return len(top) * count                             # max takes the first of equals
 
     def duplicate_ngram_chars(self, n):
-        """Characters in repeated n-grams, no spaces. Scans from the left and jumps over each repeat."""
+        """Characters in repeated n-grams (no spaces). From the left, jumps over each repeat."""
         seen, chars, i = set(), 0, 0
         while i + n <= len(self):
             n_gram = "".join(self.all[i:i + n])             # without spaces, as in datatrove
