@@ -256,10 +256,13 @@ class AdamW:
         self.v = {name: np.zeros_like(p) for name, p in params.items()}
 
     def step(self, grads, lr, scale=1.0):
-        """One update of all parameters, in place. scale is the factor of clipping, g = scale grad.
+        """One update of all parameters, in place. scale is the factor of clipping, g = scale grads:
 
             m <- beta1 m + (1 - beta1) g            v <- beta2 v + (1 - beta2) g^2
             p <- p - lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + decay p)
+
+        t counts the updates. decay is weight_decay for matrices and embeddings, which have two
+        axes, and 0 for biases and norms.
         """
         self.t += 1
         for name, m in self.m.items():
@@ -269,7 +272,6 @@ class AdamW:
             v += (1.0 - self.beta2) * (g * g - v)
             m_corrected = m / (1.0 - self.beta1 ** self.t)
             v_corrected = v / (1.0 - self.beta2 ** self.t)
-            # Matrices and embeddings have two axes, biases and norms one.
             decay = self.weight_decay if p.ndim >= 2 else 0.0
             p -= lr * (m_corrected / (np.sqrt(v_corrected) + self.eps) + decay * p)
 

@@ -34,6 +34,7 @@ import pytest
 
 MOST_COMPARED = 300             # calls of a test that also go to the chapter's function
 MOST_PRINTED = 10               # lines of what an exercise printed that are shown
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]     # of pytest
 DULL = {"", "AssertionError:", "comparison failed", "Use -v to get more diff"}     # of pytest
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}      # relative to the largest entry
 
@@ -245,7 +246,7 @@ class Watch:
                 if frame.filename == self.path]
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, TooLong):
-            what = f"one call took more than {self.limit:g} seconds"
+            what = f"one call took more than {self.limit:g} second{'s' * (self.limit != 1)}"
         if not here:
             return [what]
         frame = here[-1]
@@ -255,17 +256,17 @@ class Watch:
 
 @contextlib.contextmanager
 def limited(seconds):
-    """Raise TooLong in what runs inside after so many seconds."""
+    """Raise TooLong in what runs inside after so many seconds of computing."""
     def stop(*_):
         raise TooLong
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 # ---------------------------------------------------------------------------------- in its place
@@ -328,9 +329,15 @@ def in_place(tree, job):
 class Reports:
     """A plugin of pytest: how many tests passed, and the first that failed."""
 
-    def __init__(self, watch):
+    def __init__(self, watch, tests):
         self.watch = watch
+        self.files = {test.partition("::")[0] for test in tests}
         self.passed, self.failed = 0, None
+
+    def pytest_ignore_collect(self, collection_path):
+        """Called by pytest for each file of tests/: True if it need not be looked at."""
+        ours = collection_path.name in self.files or collection_path.is_dir()
+        return None if ours else True
 
     def pytest_runtest_setup(self):
         """Called by pytest before each test."""
@@ -353,10 +360,9 @@ def checked(job):
         tree = ast.parse(file.read(), job["path"])
     try:
         with in_place(tree, job) as watch:
-            reports = Reports(watch)
+            reports = Reports(watch, job["tests"])
             words = [f"tests/{test}" for test in job["tests"]]
-            status = pytest.main(
-                ["-q", "-x", "-p", "no:cacheprovider", *words], [reports])
+            status = pytest.main([*OPTIONS, *words], [reports])
     except Exception as error:              # of a line outside of functions
         where = [frame for frame in traceback.extract_tb(error.__traceback__)
                  if frame.filename == job["path"]]
