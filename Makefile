@@ -1,5 +1,6 @@
 # make          set up, then the whole chain: crawl -> documents -> tokens -> base -> sft -> rl
 # make test     set up, then the tests
+# make exercises  which of your exercises are right (docs/exercises.md)
 # make claims   the whole chain, then experiments on what the talk claims
 # make peers    comparisons with warcio, datatrove, trafilatura, tiktoken, PyTorch and others
 # make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch
@@ -20,7 +21,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: all world docs vocabulary shards base sft rl control summary rows
-.PHONY: test claims peers gpu clean
+.PHONY: test exercises claims peers gpu clean
 
 # The shell, make's own lists of names and clean all read RUN, and clean deletes it. So it must be a
 # name that means the same to all of them.
@@ -140,6 +141,10 @@ test: .venv/ready
 	trap 'kill $$other' INT TERM; \
 	$(PY) -m pytest --quiet tests/test_[a-m]*.py || failed=$$?; \
 	wait $$other || failed=$$?; cat $$said; rm $$said; exit $$failed
+
+# A wrong exercise (1) is no error of make.
+exercises: .venv/ready
+	@$(PY) tests/exercises.py check || [ $$? = 1 ]
 
 claims: all
 	$(PY) -m pip install --quiet --requirement talk/requirements.txt || \

@@ -119,7 +119,7 @@ class Settings:
 
 
 def penalise(z, prompt, reply, settings):
-    """Step 1, the penalties of Settings: logits (V,) behind prompt and reply so far, ids -> (V,).
+    """Step 1, the penalties and biases of Settings: logits (V,) behind lists of ids -> (V,).
 
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
     How much smaller depends on where 0 lies. So a constant added to all logits, which changes no

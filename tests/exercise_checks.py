@@ -17,6 +17,7 @@ is wrong too if it once gave another result.
 import ast
 import contextlib
 import copy
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -33,6 +34,7 @@ import numpy as np
 import pytest
 
 MOST_COMPARED = 300             # calls of a test that also go to the chapter's function
+MOST_SHOWN = 120                # characters of a value
 MOST_PRINTED = 10               # lines of what an exercise printed that are shown
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]     # of pytest
 DULL = {"", "AssertionError:", "comparison failed", "Use -v to get more diff"}     # of pytest
@@ -128,20 +130,29 @@ def number(x):
     return f"{x:.9g}" if x.dtype.kind == "f" else str(x)
 
 
+def many(n, thing):
+    """A number of things in words."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def brief_result(value):
     """The same of what an exercise returned."""
     return "None (is a return missing?)" if value is None else brief(value)
 
 
 def brief(value):
-    """A value in one line of at most 70 characters."""
+    """A value in one line."""
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"array of {value.shape}"
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         shown = f"({', '.join(map(brief, value))})"
+    elif dataclasses.is_dataclass(value):       # the fields that have another value than usual
+        fields = [(f.name, getattr(value, f.name), f.default) for f in dataclasses.fields(value)]
+        given = [f"{name}={brief(own)}" for name, own, usual in fields if own != usual]
+        shown = f"{type(value).__name__}({', '.join(given)})"
     else:
         shown = " ".join(repr(value).split())
-    return shown if len(shown) <= 70 else shown[:67] + "..."
+    return shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN - 3] + "..."
 
 
 # ------------------------------------------------------------------------------- a watched function
@@ -202,11 +213,21 @@ class Watch:
         if refused:
             self.note([f"no error, expected {type(refused).__name__}: {refused}"], printed)
             return got
-        found = first_difference(got, want, "the result", self.names)
-        found = found or self.changed(args, kwargs, copies)
+        found = self.differences(got, want) or self.changed(args, kwargs, copies)
         if found:
-            self.note([found, given], printed)
+            self.note([*found, given], printed)
         return got
+
+    def differences(self, got, want):
+        """What is wrong in a result, a line for each part of it that is."""
+        parts = self.names.elts if isinstance(self.names, ast.Tuple) else None
+        if not parts or not isinstance(got, tuple) or not len(got) == len(want) == len(parts):
+            parts, got, want = [self.names], [got], [want]
+        lines = []
+        for i, name in enumerate(parts):
+            where = f"result {i + 1}" if len(parts) > 1 else "the result"
+            lines.append(first_difference(got[i], want[i], where, name))
+        return list(filter(None, lines))
 
     def shown(self, args, kwargs):
         """A call in one line."""
@@ -227,8 +248,8 @@ class Watch:
             for where, value, want in pairs:
                 found = first_difference(value, want, where)
                 if found:
-                    return f"after the call, {found}"
-        return None
+                    return [f"after the call, {found}"]
+        return []
 
     def note(self, lines, printed):
         """Keep what was wrong in this call, if it is the first."""
@@ -246,7 +267,7 @@ class Watch:
                 if frame.filename == self.path]
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, TooLong):
-            what = f"one call took more than {self.limit:g} second{'s' * (self.limit != 1)}"
+            what = f"one call computed for more than {self.limit:g} s"
         if not here:
             return [what]
         frame = here[-1]
@@ -375,7 +396,7 @@ def checked(job):
     if watch.wrong or reports.failed:
         test = reports.failed or ["all of its tests pass nevertheless"]
         return {"state": "wrong", "why": [*watch.wrong, test[0]] if watch.wrong else test}
-    why = f"{reports.passed} tests, {watch.calls:,} calls"
+    why = f"{many(reports.passed, 'test')}, {many(watch.calls, 'call')}"
     return {"state": "right", "why": [why]}
 
 
