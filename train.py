@@ -54,7 +54,7 @@ from model import resume
 from model import zero
 import gpt
 import numpy as np
-from run import command, runs
+from run import command, progress, runs
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,8 @@ def count_if_skipped(optimizer, loss, norm, step, recipe):
         return None
     reason = f"loss {loss}, gradient norm {norm}"
     optimizer.skipped += 1
-    print(f"\nstep {step + 1}: skipped, {reason}", file=sys.stderr)
+    progress.end()
+    print(f"step {step + 1}: skipped, {reason}", file=sys.stderr)
     if optimizer.skipped == MOST_SKIPPED:
         raise ValueError(f"step {step + 1}: {MOST_SKIPPED} steps in a row were skipped, the last "
                          f"with {reason}; lower --lr (now {recipe.lr})")
@@ -531,7 +532,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 stage.save_checkpoint(params, optimizer, n_done)
             seconds_a_step = (time.perf_counter() - started) / (n_done - stage.done)
             report.print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
-        print(file=sys.stderr)                              # leave the line of progress
+        progress.end()
         work.close()
         if not entry:                                       # an earlier call has done all steps
             entry["tokens"] = stage.done * recipe.batch * cfg.n_positions

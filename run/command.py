@@ -16,7 +16,9 @@ nobody reads the output.
 import argparse
 import os
 import re
+import shutil
 import sys
+import unicodedata
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
@@ -36,6 +38,58 @@ CONTROL = re.compile(
 def printable(text):
     """The text with every control character spelled out: "a\\x1b[2J" for a, ESC, [2J."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def columns():
+    """How many columns the terminal has; 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
+def cells(text):
+    """How many columns a text takes: a Chinese letter two, an accent that combines none."""
+    n = 0
+    for letter in text:
+        wide = unicodedata.east_asian_width(letter) in "WF"
+        n += 0 if unicodedata.combining(letter) else 1 + wide
+    return n
+
+
+class Fold:
+    """Breaks a text between words, where the terminal's line ends, while the text is written.
+
+    width: columns of a line. column: where the first line begins. What is put comes back at once,
+    but for the last word: it may go on.
+    """
+
+    def __init__(self, width, column=0):
+        self.width, self.column = max(width, 1), column
+        self.space, self.word = "", ""          # what is held back: the last word, and before it
+
+    def put(self, text):
+        """Take more of the text; returns what is certain."""
+        done = ""
+        for letter in text:
+            if letter == "\n":
+                done += self.flush() + letter
+                self.column = 0
+            elif letter.isspace():
+                done += self.flush()
+                self.space += letter
+            else:
+                self.word += letter
+                if cells(self.word) >= self.width:          # longer than any line
+                    done += self.flush()
+        return done
+
+    def flush(self):
+        """What was held back. The next word begins a line, if this one did not fit."""
+        space, word, self.space, self.word = self.space, self.word, "", ""
+        after = self.column + cells(space + word)
+        if word and after > self.width and self.column:
+            self.column = cells(word)
+            return "\n" + word
+        self.column = after
+        return space + word
 
 
 class Terminal:
