@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 
 if sys.version_info < (3, 10):
@@ -54,6 +55,17 @@ def cells(text):
     return n
 
 
+def folded(line, indent=""):
+    """A line of words as lines that the terminal can show; unchanged where the output is a file.
+
+    indent: in front of the second line and those behind it.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return line
+    return textwrap.fill(line, max(columns() - 1, 24), subsequent_indent=indent,
+                         break_on_hyphens=False)
+
+
 class Fold:
     """Breaks a text between words, where the terminal's line ends, while the text is written.
 
@@ -76,9 +88,9 @@ class Fold:
                 done += self.flush()
                 self.space += letter
             else:
-                self.word += letter
-                if cells(self.word) >= self.width:          # longer than any line
+                if cells(self.word + letter) > self.width:      # longer than any line
                     done += self.flush()
+                self.word += letter
         return done
 
     def flush(self):

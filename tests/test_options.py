@@ -89,7 +89,8 @@ COMMANDS = {
     "web/language.py test --input a": "--label --threshold --input --model",
     "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch",
     "run/parquet.py a.jsonl --to t": "--to --text --skip-null",
-    "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output",
+    "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output "
+                                                        "--about",
     "sample.py check": "--call",
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
