@@ -242,7 +242,9 @@ def stage(run, name, made_of, makes, words, output=None, about=None):
         if place.startswith("-"):           # else it looks like an option
             place = f"./{place}"
         words_here = [word.replace("{run}", place) for word in words]
-        said = f"{about} ({shlex.join(words_here)})" if about else shlex.join(words_here)
+        said = shlex.join(words_here)
+        if about:                           # its options only fill the line
+            said = f"{about} ({said.partition(' --')[0]})"
         print(f"{name}: {said}", file=sys.stderr, flush=True)
         status = run_command(words_here, output)
         if status:
