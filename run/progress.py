@@ -4,10 +4,11 @@
     end()                   leave the last line; what is printed next stands below it
     Work(what, total)       how much of some work is done, and how long the rest will take
     each(items, what)       the items one after another, with such a line
+    Reading(paths)          how much of some files has been read
     duration(seconds)       "40 s", "12 min", "3 h 05 min"
 
 A file or a pipe, and a terminal that cannot go back in a line (TERM=dumb), get whole lines instead,
-of each first word one in ten seconds at most.
+of each first word one in half a minute at most.
 """
 
 import os
@@ -17,7 +18,7 @@ import time
 
 SHORT_S = 2.0           # work that takes no longer shows nothing
 OFTEN_S = 0.1           # between two lines of the same work on a terminal
-SELDOM_S = 10.0         # between two lines in a file
+SELDOM_S = 30.0         # between two lines in a file
 
 _line = {"open": False}                         # whether a line stands there that may be replaced
 _written = {}                                   # in a file: {first word: when it was last there}
@@ -84,6 +85,30 @@ def each(items, what, total=None):
             yield item
     finally:
         work.end()
+
+
+class Reading:
+    """How much of some files has been read, by where readers are in them as they lie on the disk.
+
+    opened(file) says that the next of the files is being read; gzip's files may be given too.
+    """
+
+    def __init__(self, paths):
+        self.total = sum(os.path.getsize(path) for path in paths)
+        self.before, self.size, self.file = 0, 0, None
+
+    def opened(self, file):
+        """A file of the paths is read from now on, and the one before it has been read."""
+        self.before += self.size
+        self.file = getattr(file, "fileobj", file)
+        self.size = os.fstat(self.file.fileno()).st_size
+
+    def share(self):
+        """The part of all files that was read, 0 to 1."""
+        if self.file is None or not self.total:
+            return 0.0
+        at = self.size if self.file.closed else self.file.tell()
+        return min(1.0, (self.before + at) / self.total)
 
 
 def duration(seconds):

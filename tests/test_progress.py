@@ -1,5 +1,9 @@
 """run/progress.py: lines that are written over, the time that is left, durations."""
 
+import gzip
+import random
+
+import numpy as np
 import pytest
 from conftest import ROOT, at_a_terminal
 from run import progress
@@ -26,11 +30,11 @@ def test_a_line_covers_the_last_one_and_fits(capsys, monkeypatch):
 
 
 def test_a_file_gets_whole_lines_now_and_then(capsys, clock):
-    for second in range(25):
+    for second in range(0, 75, 3):
         clock[0] = 100.0 + second
         progress.show(f"step {second}")
     progress.end()
-    assert capsys.readouterr().err == "step 0\nstep 10\nstep 20\n"
+    assert capsys.readouterr().err == "step 0\nstep 30\nstep 60\n"
 
 
 def test_the_time_that_is_left(capsys, monkeypatch, clock):
@@ -58,9 +62,30 @@ def test_items_come_as_they_are_and_short_work_says_nothing(capsys, clock):
     assert capsys.readouterr().err == ""
     slow = progress.each(range(3), "numbers")
     for _ in slow:
-        clock[0] += 11
+        clock[0] += 31
     assert capsys.readouterr().err == (
-        "numbers: 1 of 3, 22 s left\nnumbers: 2 of 3, 11 s left\n")
+        "numbers: 1 of 3, 62 s left\nnumbers: 2 of 3, 31 s left\n")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_how_much_of_some_files_has_been_read(name, tmp_path):
+    """By their bytes on the disk, packed or not; a file that is closed has been read."""
+    opener = gzip.open if name.endswith("gz") else open
+    paths = [tmp_path / f"{i}{name}" for i in range(3)]
+    rng = random.Random(0)
+    for path in paths:
+        with opener(path, "wt") as file:
+            file.writelines(f"{rng.random()}\n" for _ in range(20_000))
+    reading, seen = progress.Reading(paths), []
+    assert reading.share() == 0.0
+    for path in paths:
+        with opener(path, "rb") as file:
+            reading.opened(file)
+            for n, line in enumerate(file):
+                if n % 5000 == 0:
+                    seen.append(reading.share())
+    assert seen == sorted(seen) and reading.share() == 1.0
+    np.testing.assert_allclose(seen, np.arange(12) / 12, atol=0.1)
 
 
 PROGRAM = """
