@@ -29,7 +29,8 @@ WRONG = [
     ("attention_forward", "s - largest", "s - larges", "NameError: name 'larges' is not defined"),
     ("block_backward", "dx = dx + dnorm\n    # forward was: x = x + att",
      "dx = dnorm\n    # forward was: x = x + att", "dx[0, 0, 0] is "),
-    ("merge", "range(len(parts) - 1)", "range(len(parts) - 2)", "parts is [b'ab', b'c', b'd'], expected [b'ab', b'cd']"),
+    ("merge", "range(len(parts) - 1)", "range(len(parts) - 2)",
+     "parts is [b'ab', b'c', b'd'], expected [b'ab', b'cd']"),
     ("merge", "parts[i:i + 2] = [parts[i] + parts[i + 1]]", "pass",
      "one call computed for more than 1 s"),
     ("train", "(-pairs[pair], pair))", "(-pairs[pair], -pair[0]))", "tokens[257] is b'aaa'"),
@@ -37,8 +38,7 @@ WRONG = [
     ("decode", 'errors="replace"', 'errors="ignore"', "the result is 'AB', expected"),
     ("repeats", "seen.add(part)", "print(part, file=sys.stdout)", "in that call it printed"),
     ("minhash", "np.minimum", "np.maximum", "entries are wrong"),
-    ("clusters", "i, signature in enumerate(signatures)", "i, signature in enumerate(signatures[1:])",
-     "leader["),
+    ("clusters", "in enumerate(signatures)", "in enumerate(signatures[1:])", "leader["),
     ("Words.top_ngram_chars", "len(self) - n + 1", "len(self) - n", "the result is "),
     ("draw", "ends <= u", "ends < u", "the result is 0, expected 1"),
     ("probabilities", "before >= top_p", "before > top_p", "p[0] is 0.666666667, expected 1"),
@@ -103,7 +103,7 @@ def test_what_the_chapters_have_is_right(said):
         assert verdict["state"] == "right", (name, verdict)
 
 
-def test_what_is_wrong_is_found_and_the_first_wrong_entry_is_named(said):
+def test_the_first_wrong_entry_is_named(said):
     for (name, old, new, part), verdict in zip(WRONG, said[-len(WRONG):]):
         why = "\n".join(verdict["why"])
         assert verdict["state"] == "wrong" and part in why, (name, new, verdict)
