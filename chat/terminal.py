@@ -18,7 +18,7 @@ from model import device, fast
 from run import command
 
 NAME = "longhand> "     # in front of a reply
-ROOM = 4                # a reply finds one part in so many of the context free, if it may be so long
+ROOM = 4                # a reply has this part of the context free: a quarter, if it may be as long
 
 COMMANDS = {
     "/new": "forget the conversation and begin anew",

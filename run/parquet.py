@@ -72,8 +72,8 @@ def documents(path, columns=None, text_column="text", skip_null=False, opened=No
 
     columns: of a Parquet file read only these (those that it has). Empty values are None.
     text_column: the column that becomes `text`. skip_null: leave out the documents whose text is
-    null, and say how many they are. opened: is called with the file that is read. ValueError with the file and the line or row for what is
-    damaged, and for a document without a text.
+    null, and say how many they are. opened: is called with the file that is read. ValueError with
+    the file and the line or row for what is damaged, and for a document without a text.
     """
     path, n_skipped = Path(path), 0
     is_parquet = path.suffix == ".parquet"

@@ -52,7 +52,7 @@ def end():
 class Work:
     """Some work of which it is known how much there is.
 
-    what: "answers"; total: how many. at(n) says that n are done, for "answers: 12 of 300, 8 s left".
+    what: "answers"; total: how many. at(n) says that n are done: "answers: 12 of 300, 8 s left".
     """
 
     def __init__(self, what, total):

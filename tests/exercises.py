@@ -217,7 +217,7 @@ def write(chapter, folder):
 
 
 def states(exercises, folder):
-    """[(exercise, "not begun" or "missing" or "begun")]; ValueError for a file that is no Python."""
+    """[(exercise, "not begun", "missing" or "begun")]; ValueError for a file that is no Python."""
     trees, found = {}, []
     for exercise in exercises:
         path = folder / f"{exercise.chapter}.py"

@@ -214,7 +214,8 @@ VERBS = {"check", "complete", "chat", "serve", "export", "sft", "rl", "reward", 
          "arena", "train", "encode", "decode", "show", "sign", "match", "drop", "predict", "test"}
 NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
 FILES = [path for path, text in house.read_house().items() if house.is_script(text)]
-FILES += [f"tests/{name}.py" for name in ("exercises", "golden", "house", "malformed", "planted", "torture")]
+FILES += [f"tests/{name}.py" for name in ("exercises", "golden", "house", "malformed", "planted",
+                                          "torture")]
 
 
 def faults_of_help(text):
