@@ -1,5 +1,6 @@
 # make          set up, then the whole chain: crawl -> documents -> tokens -> base -> sft -> rl
 # make test     set up, then the tests
+# make exercises  which of your exercises are right (docs/exercises.md)
 # make claims   the whole chain, then experiments on what the talk claims
 # make peers    comparisons with warcio, datatrove, trafilatura, tiktoken, PyTorch and others
 # make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch
@@ -20,7 +21,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: all world docs vocabulary shards base sft rl control summary rows
-.PHONY: test claims peers gpu clean
+.PHONY: test exercises claims peers gpu clean
 
 # The shell, make's own lists of names and clean all read RUN, and clean deletes it. So it must be a
 # name that means the same to all of them.
@@ -42,6 +43,19 @@ $(error RUN is "$(given)": expected a folder for the run alone. $(example))
 endif
 
 all: summary
+	@echo
+	@echo "The run is in $(RUN). What to try next:"
+	@echo
+	@echo "    $(PY) sample.py chat$(ELSEWHERE)"
+	@echo "        talk to the assistant"
+	@echo "    $(PY) sample.py serve$(ELSEWHERE)"
+	@echo "        the same, and what goes on inside, on a page: http://127.0.0.1:8000"
+	@echo "    make exercises"
+	@echo "        write parts of it yourself: docs/exercises.md"
+	@echo "    make claims$(if $(ELSEWHERE), RUN=$(RUN))"
+	@echo "        put to the test what the talk says"
+
+ELSEWHERE = $(if $(filter-out out/demo,$(RUN)), --run $(RUN))
 
 .venv/ready: requirements.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
@@ -51,9 +65,21 @@ all: summary
 	$(PY) -m pip install --quiet --requirement requirements.txt
 	touch $@
 
+# What each stage is about, as make says it.
+ABOUT_1-toyweb := writes a small web, as a crawler stores it
+ABOUT_2-data := keeps the pages that are worth reading
+ABOUT_score := compares this with the truth about each page
+ABOUT_3-bpe := learns which strings become tokens
+ABOUT_4-tokens := turns the pages into numbers
+ABOUT_5-base := a model learns to continue pages, two minutes
+ABOUT_6-sft := it learns to answer questions, two minutes
+ABOUT_7-rl := it learns to think, from rewards alone
+ABOUT_8-control := the same with rewards by coin toss, to compare
+ABOUT_9-summary := asks all three models what they know
+
 # $(call stage,name,what it reads,what it makes,command): patterns of files in the run folder.
-stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --made-of $(2) --makes $(3) -- \
-  $(4) --run "{run}"
+stage = @$(PY) -m run.runs --run "$(RUN)" --name $(1) --about "$(ABOUT_$(strip $(1)))" \
+  --made-of $(2) --makes $(3) -- $(4) --run "{run}"
 
 TASKS := wheel_train wheel_test facts_test calculator_test typed_test letters_test identity_test \
          probe_train probe_test
@@ -106,7 +132,7 @@ control: rl
 THIS_MAKE := $(MAKE)
 
 summary: control
-	@$(PY) -m run.runs --run "$(RUN)" --name 9-summary \
+	@$(PY) -m run.runs --run "$(RUN)" --name 9-summary --about "$(ABOUT_9-summary)" \
 	  --made-of 'log/*.txt' '*/model.safetensors' 'tasks/*.jsonl' \
 	  --output summary.txt --makes summary.txt -- \
 	  $(THIS_MAKE) --no-print-directory --silent rows RUN="{run}"
@@ -141,7 +167,11 @@ test: .venv/ready
 	$(PY) -m pytest --quiet tests/test_[a-m]*.py || failed=$$?; \
 	wait $$other || failed=$$?; cat $$said; rm $$said; exit $$failed
 
-claims: all
+# A wrong exercise (1) is no error of make.
+exercises: .venv/ready
+	@$(PY) tests/exercises.py check || [ $$? = 1 ]
+
+claims: summary
 	$(PY) -m pip install --quiet --requirement talk/requirements.txt || \
 	  echo "without matplotlib: the experiments print their tables and draw nothing"
 	$(PY) -m talk --run "$(RUN)"

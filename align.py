@@ -93,8 +93,8 @@ def pad_rows(rows):
 def sft_weights(mask):
     """w = 1 / n on the n tokens of the batch that the assistant wrote: (B,T) of 0 and 1 -> (B,T)
 
-    n counts the whole batch. A mean of each conversation's mean would make a token of a long reply
-    count less than one of a short reply.
+    n counts the whole batch; without any all w are 0. A mean of each conversation's mean would make
+    a token of a long reply count less than one of a short reply.
     """
     return mask / max(mask.sum(), 1.0)
 
@@ -287,8 +287,8 @@ def advantages(rewards, group, baseline="mean"):
 
     Why is it not divided by the group's deviation, as GRPO first did? That gives most weight to
     questions that are hardly ever or nearly always solved: the one right reply of 16 would get
-    3.75, and each of eight right ones 0.97 (--baseline std, with the deviation of a sample, which
-    is np.std with ddof=1). Here they get 0.94 and 0.50.
+    3.75, and each of eight right ones 0.97 (--baseline std, ddof=1). Here they get 0.94 and 0.50.
+    Another baseline than "mean" is a function in variants.BASELINES, of both A and the rewards.
     """
     r = np.asarray(rewards, np.float64).reshape(-1, group)
     a = r - r.mean(1, keepdims=True)
@@ -518,8 +518,8 @@ def dpo_weights(log_p, log_p_reference, mask, beta):
     """Rafailov et al.'s loss and the weights of its gradient: (2 * pairs, T) each -> loss, weights
 
     Rows come in pairs, the better reply first; the mask is 1 on the replies. delta is how much more
-    the better one has gained. The loss is the mean of -log sigma(beta delta), which is that of a
-    reward model whose reward is beta times the gain. DPO needs no leash beside it: once beta delta
+    the better one has gained. The loss is the mean of -log sigma(beta delta), as of a reward model
+    whose reward is beta times the gain; w is above. DPO needs no leash beside it: once beta delta
     is large, u is near 0 and the pair pulls no more. The smaller beta, the further the model goes.
     DPO is simpler than RL with a reward model: it samples nothing and needs no judge. But it learns
     only from the file's replies. RL can find better ones than the file has, or game its judge.

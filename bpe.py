@@ -132,7 +132,7 @@ def train(piece_counts, n_tokens, rule=None):
 
 
 def replace_pair(ids, pair, new):
-    """Write the id `new` for each (left, right) in a list, from the left: aaa becomes Xa."""
+    """Write the id `new` for each (left, right) in a list, in place, from the left: aaa -> Xa."""
     i = 0
     while i < len(ids) - 1:
         if (ids[i], ids[i + 1]) == pair:
@@ -239,24 +239,26 @@ def segments(ids, token_bytes):
     return found
 
 
-def show_text(ids, token_bytes, printable=str, file=None):
+def show_text(ids, token_bytes, printable=str, file=None, folded=str):
     """Print the tokens of a text, each on a background of its own, and below them their ids.
 
     Ids that only together make a character are joined by +. Without colours, | separates tokens.
-    printable: a function that makes the text of strangers harmless for the terminal.
+    printable: a function that makes the text of strangers harmless for the terminal. folded: one
+    that breaks a line where the terminal ends.
     """
     found = segments(ids, token_bytes)
     texts = [printable(text).replace("\n", "\\n\n") for text, _ in found]
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if sys.stdout.isatty() and not plain:
         colours = itertools.cycle(COLOURS)
         line = "".join(f"\x1b[30;48;5;{next(colours)}m{text}\x1b[0m" for text in texts)
     else:
         line = "|".join(texts)
     print(line, file=file)
-    print(" ".join("+".join(map(str, some)) for _, some in found))
+    print(folded(" ".join("+".join(map(str, some)) for _, some in found)))
 
 
-def show_steps(ranks, piece):
+def show_steps(ranks, piece, folded=lambda line, indent: line):
     """Print how a piece (bytes) is merged: its bytes, then a line for each merge."""
     steps = []
     merge(ranks, piece, steps)
@@ -264,7 +266,8 @@ def show_steps(ranks, piece):
     for rank, parts in [(None, bytes_alone), *steps]:
         texts = [part.decode("utf-8", "backslashreplace") for part in parts]
         shown = " ".join(text.replace(" ", "␣").replace("\n", "\\n") for text in texts)
-        print(f"    {'bytes' if rank is None else f'rank {rank}':>12}  {shown}")
+        name = "bytes" if rank is None else f"rank {rank}"
+        print(folded(f"    {name:>12}  {shown}", 18 * " "))
 
 
 # ---- what this file does on its own --------------------------------------------------------------
@@ -535,18 +538,21 @@ def show_command(args):
     for text, why in EXAMPLES if args.text is None else [(args.text, None)]:
         if why:
             print(f"{why}:")
-        rows = [f"{'':32}{'characters':>12}{'bytes':>9}{'tokens':>9}{'bytes a token':>18}"]
+        n = max(1, min(31, command.columns() - 47))         # columns for the name
+        rows = [f"{'':{n}}{'characters':>12}{'bytes':>9}{'tokens':>9}{'bytes a token':>16}"]
         for tokenizer in tokenizers:
             if len(tokenizers) > 1:
                 print(f"{tokenizer.name}:")
             ids = tokenizer.encode(text, allowed_special="all")
-            show_text(ids, tokenizer.token_bytes, command.printable, command.uncensored(sys.stdout))
+            show_text(ids, tokenizer.token_bytes, command.printable,
+                      command.uncensored(sys.stdout), command.folded)
             for piece in patterns.finder(tokenizer.pattern)(text) if args.steps else ():
                 print(f"  {piece!r}")
-                show_steps(tokenizer.ranks, patterns.bytes_of(piece, tokenizer.pattern))
+                show_steps(tokenizer.ranks, patterns.bytes_of(piece, tokenizer.pattern),
+                           command.folded)
             n_bytes = len(text.encode("utf-8", "replace"))
-            rows.append(f"{tokenizer.name:32}{len(text):12,}{n_bytes:9,}{len(ids):9,}"
-                        f"{n_bytes / max(len(ids), 1):18.2f}")
+            rows.append(f"{tokenizer.name[-n:]:{n}}{len(text):12,}{n_bytes:9,}{len(ids):9,}"
+                        f"{n_bytes / max(len(ids), 1):16.2f}")
         if len(tokenizers) > 1 or not why:
             print(*rows, sep="\n")
         if why:

@@ -212,14 +212,14 @@ class Words:
         return len(self.all)
 
     def top_ngram_chars(self, n):
-        """The length of the most frequent n-gram, spaces included, times its count."""
+        """Length of the first most frequent n-gram, spaces included, times its count."""
         starts = range(len(self) - n + 1)
         n_grams = Counter(" ".join(self.all[i:i + n]) for i in starts)
         top, count = max(n_grams.items(), key=lambda item: item[1], default=("", 0))
         return len(top) * count                             # max takes the first of equals
 
     def duplicate_ngram_chars(self, n):
-        """Characters in repeated n-grams. Scans from the left and jumps over each repeat."""
+        """Characters in repeated n-grams (no spaces). From the left, jumps over each repeat."""
         seen, chars, i = set(), 0, 0
         while i + n <= len(self):
             n_gram = "".join(self.all[i:i + n])             # without spaces, as in datatrove
@@ -355,9 +355,10 @@ def shingles(text):
 
 
 def minhash(texts):
-    """Signatures, n texts -> (n, 112) uint64. A run uses the twin, dedup.minhash.
+    """n texts -> (n, 112) uint64: of each the least (h a + b) % MERSENNE of all its shingles.
 
-    A text of fewer than five words has no shingle. Its row is all NO_SIGNATURE.
+    h is the first 8 bytes ("<u8") of a shingle's SHA-1; permutations() are a and b. A text of fewer
+    than five words has no shingle. Its row is all NO_SIGNATURE. A run uses the twin, dedup.minhash.
     """
     a, b = permutations()                       # 112 random numbers each, always the same
     signatures = np.full((len(texts), BANDS * ROWS), NO_SIGNATURE)
@@ -371,7 +372,7 @@ def minhash(texts):
 
 
 def clusters(signatures):
-    """For each text the first of its cluster, (n, 112) -> (n,) int. The twin is dedup.clusters."""
+    """(n, 112) -> (n,) int: the first text of each one's cluster. The twin is dedup.clusters."""
     leader = np.arange(len(signatures))
     first = {}                                  # (band, its 8 numbers): the first text with them
     for i, signature in enumerate(signatures):

@@ -128,7 +128,7 @@ def embedding_forward(tokens, positions, wte, wpe):
 
 
 def embedding_backward(dx, tokens, positions, wte, wpe):
-    """A row of a table receives the sum of dx (B,T,C) over all places that looked it up."""
+    """dx (B,T,C) -> dwte, dwpe: a row gets the sum of dx over all places that looked it up."""
     dwte, dwpe = np.zeros_like(wte), np.zeros_like(wpe)
     np.add.at(dwte, tokens, dx)         # dwte[tokens] += dx would count a repeated token once
     np.add.at(dwpe, positions, dx)
@@ -173,7 +173,7 @@ def linear_forward(x, w, b):
 
 
 def linear_backward(dy, cache):
-    """(B,T,F) -> dx (B,T,C), dw (C,F), db (F,)"""
+    """The derivatives of y = x w + b: (B,T,F) -> dx (B,T,C), dw (C,F), db (F,)"""
     x, w = cache
     rows = x.reshape(-1, x.shape[-1])       # (B*T,C): every position of every sequence is a row
     drows = dy.reshape(-1, dy.shape[-1])    # (B*T,F)
@@ -195,7 +195,7 @@ def gelu_forward(x):
 
 
 def gelu_backward(dy, cache):
-    """(B,T,F) -> dx (B,T,F)"""
+    """dx = dy * dy/dx, of y = x (1 + t) / 2 and t = tanh(k (x + c x^3)): (B,T,F) -> (B,T,F)"""
     x, t = cache
     # forward was: t = tanh(k (x + c x^3)), and tanh' = 1 - tanh^2
     dt_dx = (1.0 - t * t) * GELU_K * (1.0 + 3.0 * GELU_C * x * x)
@@ -217,7 +217,7 @@ def attention_scores(q, k, visible):
 def attention_forward(q, k, v, visible):
     """o_i = sum_j p_ij v_j with p_i = softmax_j(s_ij): each query's mean of the values it looks at.
 
-    q (B,NH,T,HS); k, v (B,NH,S,HS); visible (...,T,S) bool -> o (B,NH,T,HS), cache
+    q (B,NH,T,HS); k, v (B,NH,S,HS); visible (...,T,S) bool -> o, (q, k, v, visible, o, lse)
     p has S numbers for each query. It is not kept until the backward: lse (B,NH,T,1), the logarithm
     of each softmax's sum, is enough to make it again, p_ij = exp(s_ij - lse_i).
     """
@@ -231,7 +231,7 @@ def attention_forward(q, k, v, visible):
 
 
 def attention_backward(do, cache):
-    """(B,NH,T,HS) -> dq, dk, dv. It makes s and p again from q, k and lse."""
+    """Of o = p v, p = softmax(s) = exp(s - lse), s = q k^T / sqrt(HS): (B,NH,T,HS) -> dq, dk, dv"""
     q, k, v, visible, o, lse = cache
     s = attention_scores(q, k, visible)
     p = np.exp(s - lse)
@@ -271,7 +271,7 @@ def cross_entropy_forward(logits, targets):
 
 
 def cross_entropy_backward(weights, cache):
-    """The derivative of sum(weights * nll) by the logits: (B,T) -> (B,T,V)"""
+    """Of sum(weights * nll), nll = -log softmax(logits)[target], by the logits: (B,T) -> (B,T,V)"""
     log_p, targets = cache
     # forward was: nll = -log softmax(z)[target], so d nll / dz = softmax(z) - onehot(target)
     dz = np.exp(log_p)
@@ -546,7 +546,7 @@ def check_gradients(tolerance=1e-7):
         length = np.sqrt((grads[name] ** 2).sum())
         error = abs(by_hand - measured) / length
         print(f"{name:26} {by_hand:+12.8f} {measured:+12.8f} {error:9.1e}")
-        if not error < tolerance:       # written so that NaN is wrong too
+        if grads[name].shape != p.shape or not error < tolerance:   # NaN is wrong too
             wrong.append(name)
 
     cache = Cache(cfg, 3, like=params["wte.weight"])

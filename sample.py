@@ -119,7 +119,7 @@ class Settings:
 
 
 def penalise(z, prompt, reply, settings):
-    """Step 1: logits (V,) behind a prompt and the reply so far, lists of ids -> (V,).
+    """Step 1, the penalties and biases of Settings: logits (V,) behind lists of ids -> (V,).
 
     A repetition penalty above 1 divides a logit above 0 and multiplies one below: it gets smaller.
     How much smaller depends on where 0 lies. So a constant added to all logits, which changes no
@@ -139,7 +139,10 @@ def penalise(z, prompt, reply, settings):
 
 
 def probabilities(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """Steps 2 to 5: logits (V,) -> the probabilities (V,) float64 that a token is drawn from."""
+    """Steps 2 to 5: logits (V,) -> the probabilities (V,) float64 that a token is drawn from.
+
+    Temperature 0 gives 1 to the likeliest token, of equals to the first. top_k = 0 keeps all.
+    """
     z = z.astype(np.float64)
     if temperature == 0:
         p = np.zeros(len(z))

@@ -54,7 +54,7 @@ from model import resume
 from model import zero
 import gpt
 import numpy as np
-from run import command, runs
+from run import command, progress, runs
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,9 @@ def clip_scale(norm, limit):
 # ----------------------------------------------------------------------------------- learning rate
 
 def learning_rate(step, recipe):
-    """A linear warm-up to lr, then half a cosine down to min_lr. Steps count from 0.
+    """A step's rate: a linear warm-up to lr, then half a cosine down to min_lr.
 
+    Steps count from 0. Step 0 has lr / warmup, steps warmup - 1 and warmup have lr -> float.
     The warm-up is for AdamW (below), which divides a mean of gradients by the root of a mean of
     their squares. After one gradient the two are equal but for the sign, so the very first step
     moves every weight by the whole learning rate, in a direction that is mostly noise. The step
@@ -255,7 +256,14 @@ class AdamW:
         self.v = {name: np.zeros_like(p) for name, p in params.items()}
 
     def step(self, grads, lr, scale=1.0):
-        """One update of all parameters, in place. scale is the factor of clipping."""
+        """One update of all parameters, in place. scale is the factor of clipping, g = scale grads:
+
+            m <- beta1 m + (1 - beta1) g            v <- beta2 v + (1 - beta2) g^2
+            p <- p - lr (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps) + decay p)
+
+        t counts the updates. decay is weight_decay for matrices and embeddings, which have two
+        axes, and 0 for biases and norms.
+        """
         self.t += 1
         for name, m in self.m.items():
             p, v = self.params[name], self.v[name]
@@ -264,7 +272,6 @@ class AdamW:
             v += (1.0 - self.beta2) * (g * g - v)
             m_corrected = m / (1.0 - self.beta1 ** self.t)
             v_corrected = v / (1.0 - self.beta2 ** self.t)
-            # Matrices and embeddings have two axes, biases and norms one.
             decay = self.weight_decay if p.ndim >= 2 else 0.0
             p -= lr * (m_corrected / (np.sqrt(v_corrected) + self.eps) + decay * p)
 
@@ -281,9 +288,9 @@ def orthogonal(m, rounds=5):
         a m + b (m m^T) m + c (m m^T)^2 m  =  U (a S + b S^3 + c S^5) V^T
 
     Products of matrices thus send each strength s through a s + b s^3 + c s^5. Divided by its norm,
-    m has strengths from 0 to 1. These a, b and c raise a small strength to 3.4 times itself in each
-    round, and keep a large one between 0.7 and 1.2. After five rounds all that began above 0.01 are
-    there. They are not exactly 1, which makes no difference to training.
+    m has strengths from 0 to 1. With a, b, c = 3.4445, -4.7750, 2.0315, each round raises a small
+    strength to 3.4 times itself, and keeps a large one between 0.7 and 1.2. After five rounds all
+    that began above 0.01 are there. They are not exactly 1, which makes no difference to training.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     if len(m) > m.shape[1]:
@@ -377,7 +384,8 @@ def count_if_skipped(optimizer, loss, norm, step, recipe):
         return None
     reason = f"loss {loss}, gradient norm {norm}"
     optimizer.skipped += 1
-    print(f"\nstep {step + 1}: skipped, {reason}", file=sys.stderr)
+    progress.end()
+    print(f"step {step + 1}: skipped, {reason}", file=sys.stderr)
     if optimizer.skipped == MOST_SKIPPED:
         raise ValueError(f"step {step + 1}: {MOST_SKIPPED} steps in a row were skipped, the last "
                          f"with {reason}; lower --lr (now {recipe.lr})")
@@ -524,7 +532,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
                 stage.save_checkpoint(params, optimizer, n_done)
             seconds_a_step = (time.perf_counter() - started) / (n_done - stage.done)
             report.print_progress(entry, recipe, seconds_a_step * (recipe.steps - n_done))
-        print(file=sys.stderr)                              # leave the line of progress
+        progress.end()
         work.close()
         if not entry:                                       # an earlier call has done all steps
             entry["tokens"] = stage.done * recipe.batch * cfg.n_positions

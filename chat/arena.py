@@ -17,6 +17,7 @@ Terry 1952; Hunter 2004 (the iteration); Chiang et al. 2024 (Chatbot Arena: inte
 
 import sys
 from collections import Counter
+from functools import partial
 from typing import NamedTuple
 
 from model import fast                  # before numpy
@@ -25,6 +26,7 @@ import numpy as np
 from chat import formats, generate, grading, judges, lessons, models, tuning
 from model.evaluate import ending_rows
 from model.folders import is_finished
+from run import progress
 
 # -------------------------------------------------------------------------------- one model
 
@@ -241,12 +243,13 @@ def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=2
     """(replies, verdicts) of a model that is asked some tasks."""
     prompts = [lessons.prompt_of(task, tokenizer) for task in tasks]
     stop = formats.of(tokenizer).ends
-    replies = []
+    replies, work = [], progress.Work("answers", len(prompts))
     for i in range(0, len(prompts), batch):
         replies += generate.generate_on_ranks(
             params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
-            temperature=temperature, seed=seed + i,
+            temperature=temperature, seed=seed + i, watch=partial(work.at, before=i),
         )
+    work.end()
     return replies, [judge(task, reply, tokenizer) for task, reply in zip(tasks, replies)]
 
 

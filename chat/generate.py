@@ -404,10 +404,10 @@ def document_begin(tokenizer):
     return [names[name] for name in DOCUMENT_BEGINS if name in names][:1]
 
 
-def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, **settings):
+def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, watch=None, **settings):
     """sample.generate, side by side: [Reply] to several prompts. engine: model.fast or .device.
 
-    streams: as for Batch.add.
+    streams: as for Batch.add. watch: a function that is told how many replies are finished.
     """
     if not prompts:
         return []
@@ -418,6 +418,8 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, **setti
     rows = batch.add(prompts, settings, streams)
     while len(batch):
         batch.step()
+        if watch:
+            watch(len(prompts) - len(batch))
     return [sample.Reply(row.ids, row.sampled, row.finish, row.logp, row.prompt) for row in rows]
 
 

@@ -24,7 +24,7 @@ from run import command
 import numpy as np
 
 COLUMN = 11                     # characters of a layer in the table, and how many layers fit
-LAYERS = 5
+LAYERS = max(2, min(5, (command.columns() - 25) // COLUMN))
 
 
 # --------------------------------------------------------------------------------- texts and tokens

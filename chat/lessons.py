@@ -184,7 +184,7 @@ def show(ids, mask, tokenizer):
     """
     stream = command.uncensored(sys.stderr)
     start, begin, end, stop = "", "[", "]", ""
-    if sys.stderr.isatty():                     # grey, green, grey again, and as it was
+    if command.has_colours(sys.stderr):         # grey, green, grey again, and as it was
         start, begin, end, stop = "\033[90m", "\033[32m", "\033[90m", "\033[0m"
     how = "green" if start else "in [brackets]"
     print(f"One conversation. The model reads all of it and learns to write what is {how}:",

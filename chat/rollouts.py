@@ -11,6 +11,7 @@ from chat import arena, grading, judges, lessons, tuning
 import numpy as np
 
 from model import resume
+from run import progress
 
 
 class Given(NamedTuple):
@@ -121,7 +122,8 @@ def warn(info, recipe, n_positions, given):
             why = "no reply has a reward other than 0"
         found["silent"] = f"{why}: there is nothing to learn from"
     for name in sorted(found.keys() - given):
-        print(f"\nalign.py: {found[name]}", file=sys.stderr)
+        progress.end()
+        print(f"align.py: {found[name]}", file=sys.stderr)
     given.update(found)
 
 

@@ -18,13 +18,14 @@ from model import device, fast
 from run import command
 
 NAME = "longhand> "     # in front of a reply
-LEAST_ROOM = 32         # tokens that must be free for a reply, or the oldest turn is forgotten
+ROOM = 4                # a reply has this part of the context free: a quarter, if it may be as long
 
 COMMANDS = {
+    "/new": "forget the conversation and begin anew",
     "/system": "TEXT  begin anew, with a system message",
     "/temperature": "X  how much chance there is in a reply; 0 is none",
     "/retry": "another reply to the last question",
-    "/save": "FILE  add the conversation to a file of chats that align.py can learn from",
+    "/save": "FILE  add the conversation to a file that align.py can learn from",
     "/help": "this list",
 }
 
@@ -132,15 +133,41 @@ class Voice:
         return thoughts + answer
 
 
-def say(batch, prompt, settings, stop, thinking=None):
-    """Show one reply while it is written; returns its ids. Ctrl-C ends the reply where it is."""
-    text, voice = Text(batch.tokenizer, stop, calls=True), Voice(thinking)
+class Raw:
+    """A text as it is, in the place of command.Fold."""
+
+    def put(self, text):
+        """The text."""
+        return text
+
+    def flush(self):
+        """Nothing: nothing is held back."""
+        return ""
+
+
+def cut_off(row, prompt, settings, n_positions):
+    """Why a reply ended before its end, in one line; "" if it did not."""
+    used = len(prompt) + len(row.ids)
+    if row.finish != "length":
+        return ""
+    if used >= n_positions:
+        return (f"[cut off: the context is full, {used:,} of {n_positions:,} tokens, of which this "
+                f"reply has {len(row.ids):,}]")
+    return f"[cut off after {settings.max_new_tokens:,} tokens; --max-tokens allows more]"
+
+
+def say(batch, prompt, settings, stop, thinking=None, fold=None):
+    """Show one reply while it is written; returns its ids. Ctrl-C ends the reply where it is.
+
+    fold: what breaks its lines, a command.Fold; None leaves them as they are.
+    """
+    text, voice, fold = Text(batch.tokenizer, stop, calls=True), Voice(thinking), fold or Raw()
     row, began = None, time.perf_counter()
     try:
         (row,) = batch.add([prompt], settings)
         while not row.finish and not text.stopped:
             for _, token in batch.step():
-                print(voice.put(text.put(token)), end="", flush=True)
+                print(fold.put(voice.put(text.put(token))), end="", flush=True)
     except KeyboardInterrupt:
         pass
     if row and not row.finish:
@@ -148,10 +175,15 @@ def say(batch, prompt, settings, stop, thinking=None):
     if not row or not row.ids:                  # the prompt was being read
         print(flush=True)
         return []
-    print(voice.put(text.end(), ended=True), flush=True)
+    print(fold.put(voice.put(text.end(), ended=True)) + fold.flush(), flush=True)
+    n_positions = batch.cfg.n_positions
     if sys.stderr.isatty():
         speed = len(row.ids) / (time.perf_counter() - began)
-        print(f"[{len(row.ids)} tokens, {speed:,.0f} a second]", file=sys.stderr)
+        print(f"[{len(row.ids)} tokens, {speed:,.0f} a second; {len(prompt) + len(row.ids):,} of "
+              f"{n_positions:,} in the context]", file=sys.stderr)
+    cut = cut_off(row, prompt, settings, n_positions)
+    if cut and not text.stopped:
+        print(cut, file=sys.stderr)
     return row.ids
 
 
@@ -206,6 +238,7 @@ class Conversation:
         ValueError if the question alone does not fit the context.
         """
         context = self.cfg.n_positions
+        room = min(self.settings.max_new_tokens, context // ROOM)
         n_least = len(self.format.prompt([*self.first, asking], options=self.options))
         if n_least >= context:
             system = " after the system message" if self.first else ""
@@ -214,11 +247,11 @@ class Conversation:
         while True:
             messages = [*self.first, *itertools.chain(*self.turns), asking]
             prompt = self.format.prompt(messages, options=self.options)
-            if not self.turns or len(prompt) + LEAST_ROOM <= context:
+            if not self.turns or len(prompt) + room <= context:
                 return prompt
             self.forgotten += 1
-            print(f"[the context of {context} tokens is full: the oldest turn is forgotten]",
-                  file=sys.stderr)
+            print(f"[{len(prompt):,} of {context:,} tokens leave too little room: the oldest turn "
+                  "is forgotten]", file=sys.stderr)
 
     def ask(self, question):
         """Show the reply to a question. ValueError if the question does not fit the context."""
@@ -227,7 +260,10 @@ class Conversation:
         print(NAME, end="", flush=True)
         settings = replace(self.settings, seed=self.args.seed + self.asked)
         thinking = self.format.thinking(prompt)
-        ids = say(self.batch, prompt, settings, self.args.stop, thinking)
+        fold = None
+        if sys.stdout.isatty():
+            fold = command.Fold(command.columns() - 1, len(NAME))
+        ids = say(self.batch, prompt, settings, self.args.stop, thinking, fold)
         self.asked += 1
         if ids:                                 # else it was stopped before it began
             reply = {"role": "assistant", **self.format.content(prompt, ids)}
@@ -239,6 +275,8 @@ class Conversation:
         value = value.strip()
         if name == "/system":
             self.begin(value)
+        elif name == "/new":
+            self.begin(self.first[0]["content"] if self.first else None)
         elif name == "/temperature":
             try:
                 self.settings = replace(self.settings, temperature=float(value)).check()

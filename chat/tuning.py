@@ -209,12 +209,13 @@ class Learner:
             yield step
             per_step = (time.perf_counter() - started) / (step + 1 - self.stage.done)
             line = f"step {step + 1:,}/{self.recipe.steps:,}  "
-            line += f"{per_step * (self.recipe.steps - step - 1):,.0f} s left  "
+            left = per_step * (self.recipe.steps - step - 1)
+            line += f"{progress.duration(left)} left  "
             line += f"loss {self.loss:+.4f}"
             for name, value in self.info.items():
                 line += f"  {name} {value:.3f}" if isinstance(value, float) else f"  {name} {value}"
             progress.show(line)
-        print(file=sys.stderr)
+        progress.end()
 
     def update(self, loss, info):
         """Clip the gradients, take a step of AdamW, log it, and save a checkpoint now and then.

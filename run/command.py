@@ -16,7 +16,10 @@ nobody reads the output.
 import argparse
 import os
 import re
+import shutil
 import sys
+import textwrap
+import unicodedata
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
@@ -36,6 +39,69 @@ CONTROL = re.compile(
 def printable(text):
     """The text with every control character spelled out: "a\\x1b[2J" for a, ESC, [2J."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def columns():
+    """How many columns the terminal has; 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
+def cells(text):
+    """How many columns a text takes: a Chinese letter two, an accent that combines none."""
+    n = 0
+    for letter in text:
+        wide = unicodedata.east_asian_width(letter) in "WF"
+        n += 0 if unicodedata.combining(letter) else 1 + wide
+    return n
+
+
+def folded(line, indent=""):
+    """A line of words as lines that the terminal can show; unchanged where the output is a file.
+
+    indent: in front of the second line and those behind it.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return line
+    return textwrap.fill(line, max(columns() - 1, 24), subsequent_indent=indent,
+                         break_on_hyphens=False)
+
+
+class Fold:
+    """Breaks a text between words, where the terminal's line ends, while the text is written.
+
+    width: columns of a line. column: where the first line begins. What is put comes back at once,
+    but for the last word: it may go on.
+    """
+
+    def __init__(self, width, column=0):
+        self.width, self.column = max(width, 1), column
+        self.space, self.word = "", ""          # what is held back: the last word, and before it
+
+    def put(self, text):
+        """Take more of the text; returns what is certain."""
+        done = ""
+        for letter in text:
+            if letter == "\n":
+                done += self.flush() + letter
+                self.column = 0
+            elif letter.isspace():
+                done += self.flush()
+                self.space += letter
+            else:
+                if cells(self.word + letter) > self.width:      # longer than any line
+                    done += self.flush()
+                self.word += letter
+        return done
+
+    def flush(self):
+        """What was held back. The next word begins a line, if this one did not fit."""
+        space, word, self.space, self.word = self.space, self.word, "", ""
+        after = self.column + cells(space + word)
+        if word and after > self.width and self.column:
+            self.column = cells(word)
+            return "\n" + word
+        self.column = after
+        return space + word
 
 
 class Terminal:
@@ -67,6 +133,13 @@ class Terminal:
 def uncensored(stream):
     """The stream behind a guarded one, for control sequences of our own, such as colours."""
     return stream.raw if isinstance(stream, Terminal) else stream
+
+
+def has_colours(stream):
+    """Whether a stream is a terminal that shows colours, and NO_COLOR does not forbid them."""
+    if stream is None or not stream.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def guard(data=False):

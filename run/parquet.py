@@ -67,17 +67,17 @@ def kind_of(path):
 # --------------------------------------------------------------------------------- reading
 
 
-def documents(path, columns=None, text_column="text", skip_null=False):
+def documents(path, columns=None, text_column="text", skip_null=False, opened=None):
     """Yields each document of a .parquet or .jsonl.gz file, or of any other file as jsonl.
 
     columns: of a Parquet file read only these (those that it has). Empty values are None.
     text_column: the column that becomes `text`. skip_null: leave out the documents whose text is
-    null, and say how many they are. ValueError with the file and the line or row for what is
-    damaged, and for a document without a text.
+    null, and say how many they are. opened: is called with the file that is read. ValueError with
+    the file and the line or row for what is damaged, and for a document without a text.
     """
     path, n_skipped = Path(path), 0
     is_parquet = path.suffix == ".parquet"
-    for n, document in rows(path, columns) if is_parquet else lines(path):
+    for n, document in rows(path, columns, opened) if is_parquet else lines(path, opened):
         if text_column != "text" and text_column in document:
             if "text" in document:
                 raise ValueError(f"{path}: has a column text besides {text_column}, which is to "
@@ -107,7 +107,7 @@ def without_text(path, n, document, is_parquet):
     return f"{path}: row {n}: its text is {repr(document['text'])[:60]}, but texts are strings"
 
 
-def lines(path):
+def lines(path, opened=None):
     """Yields (number from 1, dict) for each line of a .jsonl or .jsonl.gz file, blank ones apart.
 
     ValueError with the file and the line for one that is no JSON object.
@@ -115,6 +115,8 @@ def lines(path):
     n = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            if opened:
+                opened(file)
             for n, line in enumerate(file, 1):
                 if line.isspace():
                     continue
@@ -126,11 +128,13 @@ def lines(path):
         raise ValueError(f"{path}:{n}: cannot be read: {error}") from None
 
 
-def rows(path, columns=None):
+def rows(path, columns=None, opened=None):
     """Yields (number from 1, dict) for each row of a Parquet file. columns: see documents."""
     pa = arrow()
     n = 0
     with open(path, "rb") as file:
+        if opened:
+            opened(file)
         try:
             with pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES,
                                         page_checksum_verification=True) as table:

@@ -218,13 +218,13 @@ def is_finished(run, sign, inputs, words, output):
     return products and all(path.exists() for path in (output, *products))
 
 
-def stage(run, name, made_of, makes, words, output=None):
+def stage(run, name, made_of, makes, words, output=None, about=None):
     """Run one stage of a run, unless it is finished; returns the exit status of its command.
 
     made_of, makes: glob patterns, in the run folder, of the files that it reads and writes.
     words: the command, its script first; {run} in them stands for the folder, so that a run may
     move. output: the file that keeps what the command prints (default RUN/log/NAME.txt); its last
-    line is the stage's row in the final table.
+    line is the stage's row in the final table. about: what the stage does, for the user.
     """
     sign_path = run / "log" / f"{name}.json"
     output = run / (output or f"log/{name}.txt")
@@ -242,7 +242,10 @@ def stage(run, name, made_of, makes, words, output=None):
         if place.startswith("-"):           # else it looks like an option
             place = f"./{place}"
         words_here = [word.replace("{run}", place) for word in words]
-        print(f"{name}: {shlex.join(words_here)}", file=sys.stderr, flush=True)
+        said = shlex.join(words_here)
+        if about:                           # its options only fill the line
+            said = f"{about} ({said.partition(' --')[0]})"
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
         status = run_command(words_here, output)
         if status:
             return status
@@ -301,6 +304,7 @@ def parse_args(argv=None):
                    help="files that it writes, relative to the run folder")
     p.add_argument("--output", metavar="FILE",
                    help="keep what it prints in this file of the run folder instead")
+    p.add_argument("--about", metavar="TEXT", help="say this before the command runs")
     p.add_argument("command", nargs="+",
                    help="a script of this project and its arguments, or a program")
     return p.parse_args(argv)
@@ -309,7 +313,8 @@ def parse_args(argv=None):
 def main(argv=None):
     """Run the stage that the command line describes."""
     args = parse_args(argv)
-    return stage(args.run, args.name, args.made_of, args.makes, args.command, args.output)
+    return stage(args.run, args.name, args.made_of, args.makes, args.command, args.output,
+                 args.about)
 
 
 if __name__ == "__main__":

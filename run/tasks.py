@@ -282,8 +282,7 @@ class Phases:
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
             self.check_folder()
-        if shown:
-            print(file=sys.stderr)
+        progress.end()
 
     def check_products(self, products):
         """ValueError if all is done, but none of the files `products` is there any more."""

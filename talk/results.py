@@ -32,7 +32,7 @@ from talk import experiment, plots      # before numpy
 import numpy as np
 
 from model import folders
-from run import disk
+from run import disk, progress
 
 RUN = Path("out/demo")
 WORLD = ["tokenizer.json", "tokens/*.bin", "docs/*.jsonl.gz", "chat/*.jsonl", "tasks/*.jsonl",
@@ -186,6 +186,18 @@ def slowest_first(jobs):
     return sorted(jobs, key=order)
 
 
+def wait_for(job, futures, n_cores):
+    """Wait until a job is done. A line tells how many are, and about how long the others take."""
+    while not futures[job].done():
+        concurrent.futures.wait([futures[job]], timeout=1)
+        left = [each for each in futures if not futures[each].done()]
+        seconds = sum(module_of(each.name).SECONDS for each in left) / n_cores
+        if left:
+            progress.show(f"experiments: {len(futures) - len(left)} of {len(futures)}, about "
+                          f"{progress.duration(seconds)} left")
+    progress.end()
+
+
 def spread(jobs):
     """Yields the result of each job, in their order; an error in the place of one that failed.
 
@@ -210,6 +222,7 @@ def spread(jobs):
             for job in slowest_first(jobs):
                 futures[job] = pool.submit(one, job)
             for job in jobs:
+                wait_for(job, futures, len(free))
                 yield futures[job].result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

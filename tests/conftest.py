@@ -1,11 +1,15 @@
 """Shared by all tests: scripts on the path, real inputs if they are there, the gradient checker."""
 
 import contextlib
+import fcntl
 import importlib
 import io
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +115,37 @@ def run_script(name, *args, **kwargs):
     """Run one of the scripts as a user does. Returns the finished process, output as text."""
     words = [sys.executable, *script(name), *map(str, args)]
     return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, **kwargs)
+
+
+def at_a_terminal(words, columns=80, keys=(), **environment):
+    """What a Python program shows on a terminal of so many columns, its line ends as "\\n".
+
+    words: those behind `python`. keys: [(text, keys)], the keys that are pressed once the text has
+    been shown. environment: variables beside our own; NO_COLOR and COLUMNS are not inherited.
+    """
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], stdin=there, stdout=there, stderr=there, cwd=ROOT,
+        env={**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **environment})
+    os.close(there)
+    said, keys, seen = b"", list(keys), 0
+    while True:
+        try:
+            piece = os.read(here, 1 << 16)
+        except OSError:                 # so ends a terminal on Linux
+            break
+        if not piece:
+            break
+        said += piece
+        while keys and keys[0][0].encode() in said[seen:]:
+            text, pressed = keys.pop(0)
+            seen = said.index(text.encode(), seen) + len(text.encode())
+            os.write(here, pressed.encode())
+    os.close(here)
+    process.wait()
+    return said.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def run_main(script, *args):

@@ -1,5 +1,6 @@
 """bpe.py: its definitions on their own, the Tokenizer, and the commands."""
 
+import os
 import pickle
 import random
 import runpy
@@ -12,7 +13,7 @@ import pytest
 import regex
 
 import bpe
-from conftest import ROOT
+from conftest import ROOT, at_a_terminal, run_script
 from token_texts import AWKWARD, PROSE, random_text, run_bpe, trained, write_documents
 from run import command
 from bpe import Tokenizer
@@ -205,6 +206,26 @@ def test_show_keeps_its_colours_and_spells_out_others(tmp_path, monkeypatch, cap
     assert run_bpe(arguments) == 0
     said = capsys.readouterr().out
     assert "\x1b[30;48;5;153ma\x1b[0m" in said and "\\x1b" in said and "\x1b[2J" not in said
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+@pytest.mark.parametrize("plain", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_show_fits_the_terminal(columns, plain, tmp_path, trained):
+    """And its colours can be switched off. In a file nothing is broken."""
+    folder = tmp_path / ("a" * 40)
+    folder.mkdir()
+    trained.save(folder / "t.json")
+    text = "Once upon a time there was a little otter named Bo. " * 2
+    words = ["bpe.py", "show", text, "--vocab", str(folder / "t.json"), "--steps"]
+    said = at_a_terminal(words, columns, **plain)
+    assert ("\x1b[" in said) == (not plain)
+    coloured, *lines = said.splitlines()
+    assert max(map(len, lines)) < columns
+    ids = " ".join(lines[:-2]).partition("  'Once'")[0].split()
+    assert ids == list(map(str, trained.encode(text)))
+    assert lines[-1].split()[1:4] == ["104", "104", str(len(ids))]
+    in_a_file = run_script(*words, env={**os.environ, "COLUMNS": str(columns)}).stdout
+    assert in_a_file.splitlines()[1].split() == ids
 
 
 def test_decode_and_show_commands(tmp_path, capsys, monkeypatch):

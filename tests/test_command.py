@@ -27,6 +27,32 @@ def test_other_text_is_left_as_it_is():
     assert command.printable(text) == text
 
 
+@pytest.mark.parametrize("width", [1, 7, 12, 200])
+def test_a_folded_text_is_broken_between_words_only(width):
+    """However it is cut while it comes; a word that is longer than a line comes in parts."""
+    text = "the lamp  is lit,\nsaid 漢字漢字 the goat: internationally. "
+    for size in (1, 3, 100):
+        fold = command.Fold(width)
+        pieces = [text[i:i + size] for i in range(0, len(text), size)]
+        folded = "".join(fold.put(piece) for piece in pieces) + fold.flush()
+        if width >= 16:
+            assert folded.split() == text.split()
+        assert "".join(folded.split()) == "".join(text.split())
+        if width > 1:                           # of two columns is the widest letter
+            assert max(command.cells(line.rstrip()) for line in folded.split("\n")) <= width
+    assert command.Fold(9, 4).put("abc defgh ") == "abc\ndefgh"
+
+
+def test_lines_are_folded_on_a_terminal_only(monkeypatch):
+    line = "    name  " + "word " * 20
+    assert command.folded(line, "  ") == line
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = command.folded(line, "  ").splitlines()
+    assert lines[0].startswith("    name  word") and lines[1].startswith("  word")
+    assert max(map(len, lines)) <= 39
+
+
 def test_a_line_of_progress_may_begin_anew_and_only_on_standard_error():
     for progress, want in ((True, "\r10 %\\rforged"), (False, "\\r10 %\\rforged")):
         raw = io.StringIO()

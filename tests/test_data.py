@@ -303,6 +303,7 @@ def test_top_ngram_counts_even_once_and_takes_the_first_of_equals():
     assert both("top_ngram_chars", "aa b c d", 2) == 4  # "aa b", not the later ones
     assert both("top_ngram_chars", "a b a b a", 2) == 6  # overlaps counted, first of equals
     assert both("top_ngram_chars", "a", 2) == 0
+    assert both("top_ngram_chars", "b c a c a", 2) == 6  # "c a", whose second is the last of all
     assert reason(gopher_repetition("only three words")) == "top_2_gram"
 
 

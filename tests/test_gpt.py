@@ -147,6 +147,11 @@ def test_gpt_alone_checks_itself_and_finds_a_fault(tmp_path):
     assert done.stdout.endswith(f"writes: {gpt.SENTENCE}\n")
 
 
+def test_the_check_of_the_chapter():
+    """The same in this process, where an exercise may stand in the place of a function."""
+    assert gpt.check_gradients() == []
+
+
 @pytest.mark.parametrize(
     "wrong, named",
     [

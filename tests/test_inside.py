@@ -10,7 +10,7 @@ from model import bfloat16, checkpoint, fast, folders, llama
 import gpt
 from chat import generate, inside
 import sample
-from conftest import run_script
+from conftest import at_a_terminal, run_script
 from test_llama import random_params
 
 TOK = bpe.Tokenizer.train(["the lamp is lit, said the goat. user assistant"] * 4, 320)
@@ -169,6 +169,9 @@ def test_from_the_command_line(tmp_path):
     done = run_script("chat/inside.py", "the lamp", "--model", tmp_path)
     assert done.returncode == 0 and "layer 3" in done.stdout and "lamp" in done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
+    for columns in (80, 50):
+        said = at_a_terminal(["-m", "chat.inside", "the lamp", "--model", tmp_path], columns)
+        assert "layer 3" in said and max(map(len, said.splitlines())) < columns
     done = run_script("chat/inside.py", "<|im_start|>user", "--model", tmp_path)
     assert "'<|im_start|>'" in done.stdout  # one token, not its letters
     done = run_script("chat/inside.py", "lamp " * 60, "--model", tmp_path)

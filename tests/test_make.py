@@ -1,6 +1,7 @@
 """Makefile: names of run folders, what clean may delete, and the Python it needs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,28 @@ def test_a_python_that_is_too_old_is_named_and_leaves_nothing(checkout):
     assert done.returncode == 2
     assert "Python 3.9.18 is too old: 3.10 or newer is needed" in done.stderr
     assert not (checkout / ".venv").exists()
+
+
+def test_each_stage_says_in_one_line_what_it_is_about(checkout):
+    (checkout / "requirements.txt").write_text("")
+    done = make(checkout, "-n")
+    said = re.findall(r'--name (\S+) --about "(.*?)" .*?-- +(.*?) --', done.stdout, re.S)
+    assert [name for name, *_ in said] == [
+        "1-toyweb", "2-data", "score", "3-bpe", "4-tokens", "5-base", "6-sft", "7-rl",
+        "8-control", "9-summary"]
+    for name, about, command in said:
+        assert 20 < len(about) and len(f"{name}: {about} ({command})") < 80, name
+
+
+@pytest.mark.parametrize("run, more", [("out/demo", ""), ("out/x", " --run out/x")])
+def test_it_ends_with_what_to_try_next(checkout, run, more):
+    """Without its stages: they are said to be made."""
+    done = make(checkout, "-o", "summary", f"RUN={run}")
+    assert f"The run is in {run}. What to try next:" in done.stdout
+    for script in ("chat", "serve"):
+        assert f"    .venv/bin/python sample.py {script}{more}\n" in done.stdout
+    assert "http://127.0.0.1:8000" in done.stdout and "    make exercises\n" in done.stdout
+    assert f"    make claims{' RUN=out/x' * bool(more)}\n" in done.stdout
 
 
 def test_dry_runs_make_nothing(checkout):

@@ -90,7 +90,8 @@ COMMANDS = {
     "web/language.py test --input a": "--label --threshold --input --model",
     "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch",
     "run/parquet.py a.jsonl --to t": "--to --text --skip-null",
-    "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output",
+    "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output "
+                                                        "--about",
     "sample.py check": "--call",
     "sample.py complete Once": f"--run --model -n {DRAWING} {DEVICE}",
     "sample.py Once": f"--run --model -n {DRAWING} {DEVICE}",
@@ -214,7 +215,8 @@ VERBS = {"check", "complete", "chat", "serve", "export", "sft", "rl", "reward", 
          "arena", "train", "encode", "decode", "show", "sign", "match", "drop", "predict", "test"}
 NO_DEFAULTS = re.compile(r"default:? (None|False|\[\])|PosixPath|==SUPPRESS==")
 FILES = [path for path, text in house.read_house().items() if house.is_script(text)]
-FILES += [f"tests/{name}.py" for name in ("golden", "house", "malformed", "planted", "torture")]
+FILES += [f"tests/{name}.py" for name in ("exercises", "golden", "house", "malformed", "planted",
+                                          "torture")]
 
 
 def faults_of_help(text):

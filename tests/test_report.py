@@ -5,6 +5,7 @@ import gpt
 import numpy as np
 import train
 from model import ranks, report
+from run import progress
 
 
 def entry_of(recipe, **changes):
@@ -15,6 +16,7 @@ def entry_of(recipe, **changes):
 
 def test_a_large_run_fits_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
     recipe = train.PRESETS["gpt2-large"]
     report.print_progress(entry_of(recipe), recipe, 486_000.0)
     line = capsys.readouterr().err.removeprefix("\r")

@@ -240,6 +240,16 @@ def test_a_stage_that_fails_has_no_sign_and_keeps_what_was_printed_before(run, c
     assert stage(run) == 0 and times(run) == 4
 
 
+def test_a_stage_says_what_it_is_about(run, capfd):
+    """One line without options; without such a line the whole command."""
+    words = [str(run.parent / "script.py"), "--run", "{run}"]
+    for about, said in (("makes out of in", f"makes out of in ({words[0]})"),
+                        (None, f"{words[0]} --run '{run}'")):
+        (run / "log/1-x.json").unlink(missing_ok=True)
+        assert runs.stage(run, "1-x", ["in.txt"], ["out.txt"], words, about=about) == 0
+        assert capfd.readouterr().err.splitlines()[0] == f"1-x: {said}"
+
+
 def test_a_stage_that_makes_nothing_is_an_error(run, capfdbinary):
     with pytest.raises(ValueError, match="script.py ended well but did not make other.txt"):
         runs.stage(run, "1-x", [], ["other.txt"], [str(run.parent / "script.py"), "--run", "{run}"])

@@ -13,7 +13,7 @@ import gpt
 import sample
 from chat import batching, formats, generate, models, served, terminal
 from model import bfloat16, fast, llama
-from conftest import run_main, run_script
+from conftest import at_a_terminal, run_main, run_script
 from small_talker import CFG, PARAMS, S, TOK, enc, scripted
 from test_formats import CHATML, OTHER, folder_of
 from test_llama import random_params
@@ -221,6 +221,87 @@ def test_a_chat_begins_with_what_one_can_ask(model, monkeypatch, capsys):
         for path in tasks.iterdir():
             path.unlink()
         tasks.rmdir()
+
+
+# --------------------------------------------------------------------------- on a real terminal
+
+TALE = "the lamp is lit, said the goat, and the goat said that the lamp is lit. " * 2 + "the lamp!"
+
+
+def parrot(folder, question, reply, n_positions=None):
+    """A model that has learned one conversation by heart; it reads n_positions tokens of it."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    ids, _ = sample.render(messages, TOK)
+    params, cfg = sample.by_heart(ids[:n_positions], TOK.n_vocab)
+    gpt.save(folder, params, cfg)
+    TOK.save(folder / "tokenizer.json")
+    return cfg.n_positions
+
+
+@pytest.mark.parametrize("columns", [80, 33, 8])
+def test_a_reply_is_broken_between_words_where_the_terminal_ends(columns, tmp_path):
+    n = parrot(tmp_path, "who?", TALE)
+    said = at_a_terminal(["sample.py", "chat", "--model", tmp_path, "--ask", "who?",
+                          "--max-tokens", "200"], columns)
+    lines = said[said.index("longhand> "):said.index("[", said.index("longhand> "))].splitlines()
+    assert " ".join(line.strip() for line in lines) == f"longhand> {TALE}"
+    assert max(map(len, lines)) <= max(columns - 1, len("longhand> "))
+    assert f"a second; {n} of {n} in the context]" in said and "cut off" not in said
+
+
+def test_in_a_file_a_reply_is_one_line(tmp_path):
+    parrot(tmp_path, "who?", TALE)
+    done = run_script("sample.py", "chat", "--model", tmp_path, "--ask", "who?", "--max-tokens",
+                      "200", env={**os.environ, "COLUMNS": "30"})
+    assert done.stdout == f"you> who?\nlonghand> {TALE}\n"
+
+
+def test_a_reply_that_is_cut_says_so(tmp_path):
+    """By the context, and by --max-tokens; a stop string is no cut."""
+    n = parrot(tmp_path / "short", "who?", TALE, n_positions=40)
+    done = run_script("sample.py", "chat", "--model", tmp_path / "short", "--ask", "who?")
+    prompt = len(sample.render_prompt([{"role": "user", "content": "who?"}], TOK))
+    assert n == 40 and done.stderr.endswith(
+        f"[cut off: the context is full, 40 of 40 tokens, of which this reply has {40 - prompt}]\n")
+    parrot(tmp_path / "long", "who?", TALE)
+    args = ("sample.py", "chat", "--model", tmp_path / "long", "--ask", "who?", "--max-tokens", "9")
+    assert "[cut off after 9 tokens; --max-tokens allows more]\n" in run_script(*args).stderr
+    assert "cut off" not in run_script(*args, "--stop", "lit").stderr
+
+
+def test_turns_are_forgotten_early_enough_to_leave_room(monkeypatch, capsys):
+    """A quarter of the context is free for a reply, or what it may have if that is less."""
+    cfg = dataclasses.replace(CFG, n_positions=128)
+    params = gpt.init(cfg, 3)
+    for asked, room in ((200, 32), (10, 10)):
+        talk = terminal.Conversation(
+            generate.Batch(params, cfg, TOK, 1),
+            terminal.parse_args(["chat", "--max-tokens", str(asked)]))
+        question = {"role": "user", "content": "who?"}
+        free = []
+        for i in range(9):
+            free.append(cfg.n_positions - len(talk.prompt_of(question)))
+            talk.messages += [question, {"role": "assistant", "content": "the lamp is lit"}]
+        assert min(free) >= room and talk.forgotten > 0
+        assert min(free) < room + 40                    # and no turn too early
+    assert "tokens leave too little room: the oldest turn is forgotten]" in capsys.readouterr().err
+
+
+def test_a_conversation_begins_anew(model, tmp_path):
+    saved = tmp_path / "chats.jsonl"
+    lines = ["/system a lamp", "who?", "/new", "why?", f"/save {saved}"]
+    done = run_script("sample.py", "chat", "--model", model, "--max-tokens", "4",
+                      input="\n".join(lines) + "\n")
+    assert done.returncode == 0, done.stderr
+    (row,) = map(json.loads, saved.read_text(encoding="utf-8").splitlines())
+    said = [m["content"] for m in row["messages"]][:2]
+    assert said == ["a lamp", "why?"] and len(row["messages"]) == 3
+
+
+def test_what_one_can_type_fits_the_terminal(model):
+    said = at_a_terminal(["sample.py", "chat", "--model", model], 80,
+                         [("you> ", "/help\n"), ("you> ", "\x04")])
+    assert "/retry another reply" in said and max(map(len, said.splitlines())) <= 80
 
 
 # ------------------------------------------------------------------- models with a chat template

@@ -10,6 +10,7 @@ import pytest
 import train
 from conftest import run_main, run_script
 from model import adamw, corpus
+from run import progress
 
 SENTENCES = ["the lamp is lit. ", "a goat ate it. ", "who knows? ", "nobody said so.\n"]
 TEXT = "".join(random.Random(1).choice(SENTENCES) for _ in range(900))
@@ -116,6 +117,7 @@ def test_micro_batches_do_not_change_the_step(tmp_path, text):
 
 def test_lines_of_progress_fit_a_terminal(tmp_path, text, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
     train.main(["--data", str(text), "--run", str(tmp_path / "r"), *FEW])
     said = capsys.readouterr().err
     lines = [line for line in said.split("\r") if line.startswith("step ")]

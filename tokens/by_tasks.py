@@ -151,7 +151,10 @@ def count_files(files, path, args):
     """Write the counts of the pieces of some files, unless that is done."""
     if path.exists():
         return
-    texts = (text for file in files for _, text in shards.read_documents(file))
+    reading = progress.Reading(files)
+    texts = (text for file in files
+             for _, text in shards.read_documents(file, opened=reading.opened))
+    texts = with_progress("count", texts, len, reading)
     save_counts(path, trainer.count_pieces(texts, PATTERNS[args.pattern], args.workers))
 
 
@@ -224,21 +227,23 @@ def encode_files(phases, files, tokenizer, args):
     tokenizer.encoder.pairs             # made once, before the processes are forked
     todo = [(number, path) for number, path in phases.task.share(list(enumerate(files)))
             if not record(phases.folder, number).exists()]
-    documents = documents_of(todo, args.val_percent)
+    reading = progress.Reading(path for _, path in todo)
+    documents = documents_of(todo, args.val_percent, reading.opened)
     batches = batches_of(documents, lambda document: len(document[2]), BATCH_CHARACTERS)
     work = functools.partial(encode_documents, tokenizer)
-    encoded = with_progress(trainer.in_processes(work, batches, args.workers))
+    made = itertools.chain.from_iterable(trainer.in_processes(work, batches, args.workers))
+    encoded = with_progress("encode", made, lambda document: document[3], reading)
     for number, documents in itertools.groupby(encoded, lambda document: document[0]):
         write_part(phases.folder, number, documents)
 
 
-def documents_of(files, val_percent):
+def documents_of(files, val_percent, opened=None):
     """Yields (number of the file, "train" or "val", text) for each document of files.
 
     (number, None, "") follows behind the documents of each file, so that an empty one has its part.
     """
     for number, path in files:
-        for split, text in shards.read_documents(path, val_percent):
+        for split, text in shards.read_documents(path, val_percent, opened):
             yield number, split, text
         yield number, None, ""
 
@@ -256,19 +261,25 @@ def encode_documents(tokenizer, documents):
             for (number, split, text), ids in zip(documents, each)]
 
 
-def with_progress(batches):
-    """The documents of all batches, one after another. Shows how fast they come."""
-    start, n_documents, n_bytes = time.perf_counter(), 0, 0
-    for batch in batches:
-        yield from batch
-        n_documents += len(batch)
-        n_bytes += sum(size for *_, size in batch)
-        seconds, mb = time.perf_counter() - start, n_bytes / 1e6
-        if seconds > 2:
-            progress.show(f"encode: {n_documents:,} documents, {mb:,.0f} MB, "
-                          f"{mb / seconds:.1f} MB/s")
-    if time.perf_counter() - start > 2:
-        print(file=sys.stderr)
+def with_progress(label, documents, size_of, reading):
+    """The documents, with a line on standard error: how fast they come, and how long still.
+
+    size_of(document): its bytes. reading: the progress.Reading of their files.
+    """
+    start = shown = time.perf_counter()
+    mb = 0.0
+    for n, document in enumerate(documents, 1):
+        yield document
+        mb += size_of(document) / 1e6
+        now = time.perf_counter()
+        if now - start < progress.SHORT_S or now - shown < progress.OFTEN_S:
+            continue
+        shown, seconds, share = now, now - start, reading.share()
+        line = f"{label}: {n:,} documents, {mb:,.0f} MB, {mb / seconds:.1f} MB/s"
+        if share > 0:
+            line += f", {progress.duration(seconds * (1 - share) / share)} left"
+        progress.show(line)
+    progress.end()
 
 
 def write_part(folder, number, documents):

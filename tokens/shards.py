@@ -133,19 +133,19 @@ def input_files(run, files=None):
     return files or tables
 
 
-def read_documents(path, val_percent=0):
+def read_documents(path, val_percent=0, opened=None):
     """Yield ("train" or "val", text) for each document of a file of any kind.
 
     .parquet, .jsonl and .jsonl.gz: the SHA-256 of a document's id, or of its text if it has no id,
     decides whether it is for validation. So it stays on its side whatever other documents are
     there. A .txt file is one document: its last val_percent, from the start of a line, are for
-    validation.
+    validation. opened: as for parquet.documents.
     """
     print(f"bpe.py: reading {path}", file=sys.stderr)
     if path.suffix == ".txt":
         yield from halves_of(path, val_percent)
         return
-    for document in parquet.documents(path, ("text", "id")):
+    for document in parquet.documents(path, ("text", "id"), opened=opened):
         text = well_formed(document["text"])
         name = document.get("id")
         key = text if name is None else well_formed(str(name))

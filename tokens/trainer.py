@@ -43,6 +43,7 @@ import numpy as np
 
 import bpe
 from model import cores
+from run import progress
 from tokens.added import well_formed
 from tokens.hashtable import Pieces
 from tokens.patterns import GPT2_BYTES
@@ -133,7 +134,9 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
     corpus = Corpus(piece_counts, single_bytes, n_tokens)
     queue = Queue(corpus, max(min_frequency, 1), first_place_wins=ties == "minbpe")
     queue.add(*corpus.pairs_of_bytes())
+    work = progress.Work("merges", n_tokens - 256)
     while len(tokens) < n_tokens:
+        work.at(len(tokens) - 256)
         step = queue.next_step(tokens, n_tokens - len(tokens))
         if not step:
             break
@@ -141,6 +144,7 @@ def train(piece_counts, n_tokens, ties="rustbpe", min_frequency=1):
         for pair in step:
             left, right = corpus.halves(pair)
             tokens.append(tokens[left] + tokens[right])
+    work.end()
     return tokens
 
 

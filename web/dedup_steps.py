@@ -81,10 +81,7 @@ def each_file(step, function, files, args):
     n = min(args.workers, len(files))
     alone = contextlib.nullcontext(functools.partial(map, function))
     with cores.processes(n, function) if n > 1 else alone as in_order:
-        for i, answer in enumerate(in_order(files), 1):
-            progress.show(f"{step}: {i} of {len(files)} files")
-            yield answer
-    print(file=sys.stderr)
+        yield from progress.each(in_order(files), f"{step}: files", len(files))
 
 
 def sign_command(args, task):

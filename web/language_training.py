@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from run import progress
 from web import fasttext_file
 from web.classifier import EOS, PREFIX, Args, Classifier, by_token, numbered
 
@@ -283,7 +284,7 @@ def train(inputs, out, log=None, **options):
         y = rng.choice(len(labels), o.n_texts, p=share / share.sum())
         drawn = [draw_text(texts[labels[i]], own[i], foreign, rng) for i in y]
         batches, total = Batches(model, drawn), 0.0
-        for step in range(n_steps):
+        for step in progress.each(range(n_steps), f"epoch {epoch + 1} of {o.epochs}: steps"):
             used, x = batches.batch(step, o.batch)
             of_step = slice(step * o.batch, (step + 1) * o.batch)
             loss, demb, dw = loss_and_grads(emb[used], w, x, y[of_step])

@@ -244,8 +244,7 @@ def with_progress(items, label, share_done=lambda: 0):
                 line += f", about {progress.duration(seconds / share * (1 - share))} left"
             progress.show(line)
         yield item
-    if n >= 100:
-        print(file=sys.stderr)
+    progress.end()
 
 
 # --------------------------------------------------------------------------------------- identity

@@ -24,7 +24,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from run import command, disk, runs
+from run import command, disk, progress, runs
 from web import warc
 from web.toylessons import conversations, pairs, probes, tasks, tool_conversations
 from web.toypages import BLOCKED_HOSTS, LABELS, pages
@@ -177,7 +177,7 @@ def write_world(folder, n_pages, seed):
         write_jsonl(folder / f"tasks/{name}.jsonl", rows)
     blocked = "".join(f"{host}\n" for host in BLOCKED_HOSTS)
     write_file(folder / "blocklist/gambling/domains", blocked.encode())
-    for start in range(0, len(web), PAGES_A_FILE):
+    for start in progress.each(range(0, len(web), PAGES_A_FILE), "files of pages"):
         name = f"{start // PAGES_A_FILE:06}.warc.gz"
         file = warc_file(name, web[start:start + PAGES_A_FILE], start, seed, rng)
         write_file(folder / "crawl" / name, file)
