@@ -188,8 +188,8 @@ class Learner:
     def __init__(self, stage, params, cfg, optimizer, recipe):
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
         self.parts, self.here = stage.parts, stage.parts.here
-        self.gradients = parallel.Gradients(params, cfg)
-        self.parts.params = lora.learned(params)        # Gradients has moved them
+        self.gradients = parallel.Gradients(params, cfg, here=self.here)
+        self.parts.params = self.gradients.weights      # Gradients has moved them
         optimizer.params = self.parts.updated(self.parts.params)
 
     def add(self, *batch):

@@ -27,6 +27,7 @@ from model import shared_ranks
 from run import command
 
 PLACE = "LONGHAND_RANKS_PLACE"      # where rank 0 waits for those that it has started
+TORCHRUN = "TORCHELASTIC_RUN_ID"    # in what torchrun starts, but not where a script sets RANK
 
 
 def add_argument(parser):
@@ -92,9 +93,14 @@ def start_others(n):
 
 
 def connect(n, environment):
-    """The Ranks of this process. n: what --ranks says, or None."""
-    of_mpi = mpi_ranks.size_in(environment)
-    of_torchrun = numbers_of(environment)
+    """The Ranks of this process. n: what --ranks says, or None.
+
+    Where srun or mpirun has started several, RANK and WORLD_SIZE count only if they come from
+    torchrun: a batch script may have set them for another program.
+    """
+    of_mpi, of_torchrun = mpi_ranks.size_in(environment), None
+    if (of_mpi or 1) == 1 or PLACE in environment or TORCHRUN in environment:
+        of_torchrun = numbers_of(environment)
     started = of_torchrun[1] if of_torchrun else of_mpi
     if n is not None and n < 1:
         raise ValueError(f"--ranks {n}: must be at least 1")

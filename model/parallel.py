@@ -10,29 +10,15 @@ Weights and gradients lie in memory that the processes share: a step sends only 
 """
 
 import contextlib
-import mmap
 import sys
 
 from model import cores                     # before numpy
 from model import device
 from model import fast
 from model import lora, operations
+from model import ranks
+from model import zero
 import numpy as np
-
-
-def shared_like(arrays):
-    """({name: array}, all of them as one vector) in memory that forked processes share.
-
-    The arrays have the shapes of the given ones and hold zeros. Memory is taken when it is used.
-    """
-    dtype = next(iter(arrays.values())).dtype
-    size = sum(a.size for a in arrays.values())
-    flat = np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype)
-    views, start = {}, 0
-    for name, a in arrays.items():
-        views[name] = flat[start:start + a.size].reshape(a.shape)
-        start += a.size
-    return views, flat
 
 
 def share_of_rows(batch, share):
@@ -64,35 +50,41 @@ def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
     if gpu:
         return device.Training(
             params, optimizer, cfg, micro_batch, recompute, gpu.bf16, parts, gpu.cards)
-    work = Gradients(params, cfg, recompute)
-    optimizer.params = parts.updated(params)        # they have moved, see Gradients
+    work = Gradients(params, cfg, recompute, parts.here)
+    parts.params = work.weights                     # they have moved, see Gradients
+    optimizer.params = parts.updated(work.weights)
     return work
 
 
 class Gradients:
     """The summed gradients of a step's micro-batches, in arrays that are made once.
 
-    sum is {name: array} of all that learns (lora.learned). added tells whether add() has been
-    called since clear(). What learns moves into shared memory when other processes work too; the
-    rest of params does not change, and they share it since they are forked.
+    sum is {name: array} of all that learns (lora.learned), one behind another. added tells whether
+    add() has been called since clear(). Where other processes work too, of this rank or as ranks,
+    what learns moves into memory that they share: weights has it then. The rest of params does not
+    change, and forked processes share it anyway.
     """
 
-    def __init__(self, params, cfg, recompute=False):
+    def __init__(self, params, cfg, recompute=False, here=ranks.ALONE):
         self.params, self.arena, self.added = params, cores.Arena(), False
         self.pool = contextlib.ExitStack()
         learned = lora.learned(params)
-        self.sum, self.flat = shared_like(learned)
+        self.sum = zero.InARow(learned, here.memory)
         workers = [worker(params, cfg, recompute, self.sum, self.arena)]
         self.workers, self.flat_of_others, self.in_order = workers, [], None
         for _ in range(1, cores.N_THREADS):
-            grads, flat = shared_like(learned)
-            self.flat_of_others.append(flat)
+            grads = zero.InARow(learned, ranks.ALONE.memory)
+            self.flat_of_others.append(grads.flat)
             workers.append(worker(params, cfg, recompute, grads, cores.Arena()))
-        if len(workers) > 1 and sys.platform == "linux":      # a BLAS elsewhere may not be forked
-            shared, _ = shared_like(learned)
-            for name, p in shared.items():
+        self.weights = learned
+        # A BLAS of another system may not be forked.
+        forks = len(workers) > 1 and sys.platform == "linux"
+        if forks or here.size > 1:
+            self.weights = zero.InARow(learned, here.memory)
+            for name, p in self.weights.items():
                 p[...] = params[name]
                 params[name] = p
+        if forks:
 
             def work(item):
                 number, rows = item
@@ -112,7 +104,7 @@ class Gradients:
         """
         if len(tokens) == 0:
             if not self.added:
-                self.flat[...] = 0.0
+                self.sum.flat[...] = 0.0
             self.added = True
             return 0.0
         batch = tokens, targets, weights, positions, segments
@@ -151,11 +143,12 @@ class Gradients:
         """Add the others' gradients, in their order, block by block while it lies in the cache."""
 
         def add_part(part):
-            mine = part(self.flat.size)
+            sums = self.sum.flat
+            mine = part(sums.size)
             for start in range(mine.start, mine.stop, operations.BLOCK_FLOATS):
                 block = slice(start, min(start + operations.BLOCK_FLOATS, mine.stop))
                 for flat in others:
-                    self.flat[block] += flat[block]
+                    sums[block] += flat[block]
 
         if others:
             cores.in_parallel(add_part)

@@ -20,9 +20,12 @@ The owner of a row adds up rank 0's, rank 1's, and so on, in the arrays' own dty
 same bits for the same number of ranks, whatever carries the data.
 
 A transport carries it: shared memory (model/shared_ranks.py) or MPI (model/mpi_ranks.py). It
-defines `say`, `outbox`, `exchange`, `fail` and `close` of Ranks. model/joining.py chooses one.
+defines `say`, `outbox`, `exchange`, `fail` and `close` of Ranks, and perhaps `memory` and `of_all`,
+by which ranks read each other's arrays where they lie. model/joining.py chooses a transport.
 Where each rank has a GPU, model/nccl_ranks.py carries what is large from card to card.
 """
+
+import mmap
 
 from model import cores                     # before numpy
 import numpy as np
@@ -34,7 +37,8 @@ class Ranks:
     """The ranks of a run, seen from one of them. As it stands, it is that of a run of one.
 
     rank, size: this one's number, from 0, and how many there are. local_rank, local_size: the same
-    among those on this machine. sent: bytes of arrays that others have had from this rank.
+    among those on this machine. sent: bytes of arrays that others have had from this rank, sent to
+    them or read in its memory.
     """
 
     rank = 0
@@ -65,6 +69,22 @@ class Ranks:
         rank gets. The arrays are this rank's own until the exchange after the next.
         """
         raise NotImplementedError("a run of one rank sends nothing")
+
+    def memory(self, n_bytes):
+        """Memory of zeros that forked processes share: (n_bytes,) uint8. All ranks call it.
+
+        Ranks of one machine see the others' too. Where arrays lie there, reduce_scatter and
+        all_gather read those of the others and copy nothing before. So after them a rank must not
+        change these arrays before all have met again: the others may still be reading.
+        """
+        return np.frombuffer(mmap.mmap(-1, max(1, n_bytes)), np.uint8, n_bytes)
+
+    def of_all(self, a):
+        """The arrays of all ranks that lie in their memory() where a lies here: (size, *a.shape).
+
+        None where the others' cannot be seen, or a does not lie there.
+        """
+        return None
 
     def fail(self, why):
         """Tell the others that this rank ends, so that they end too. why: one line."""
@@ -138,9 +158,18 @@ class Ranks:
         """
         if self.size == 1 or not arrays:
             return
-        rows_of = [self._row(arrays, parts, r) for r in range(self.size)]
-        what, dtype = _described("reduce_scatter", arrays), arrays[0].dtype
+        what, dtype = described("reduce_scatter", arrays), arrays[0].dtype
         at_once = CHUNK_BYTES // (self.size * dtype.itemsize)
+        seen = [self.of_all(a) for a in arrays]
+        if all(of_all is not None for of_all in seen):
+            self.meet(f"{what} where they lie")
+            for of_all, of_ranks in zip(seen, parts):
+                own = of_all[:, of_ranks[self.rank]].reshape(self.size, -1)
+                self.sent += of_all[0].nbytes - own[0].nbytes
+                for start in range(0, own.shape[1], at_once):
+                    self._add_where_they_lie(own[:, start:start + at_once])
+            return
+        rows_of = [self._row(arrays, parts, r) for r in range(self.size)]
         for start in range(0, max(row.size for row in rows_of), at_once):
             layout = []                         # of every rank's outbox: what each rank gets
             end = 0
@@ -165,18 +194,35 @@ class Ranks:
         for piece in [*lower[:1], *higher]:
             own.add(start, piece)
 
+    def _add_where_they_lie(self, of_all):
+        """Replace this rank's numbers by the sum of all ranks', in their order: (size, n)"""
+        total = of_all[0]
+        for r in range(1, self.size - 1):
+            total = total + of_all[r]
+        np.add(total, of_all[-1], out=of_all[self.rank])
+
     def all_gather(self, arrays, parts):
         """Give every rank the rows that the others own, in place. arrays, parts: as above."""
         if self.size == 1 or not arrays:
             return
-        what = _described("all_gather", arrays)
+        what = described("all_gather", arrays)
+        seen = [self.of_all(a) for a in arrays]
+        if all(of_all is not None for of_all in seen):
+            self.meet(f"{what} where they lie")
+            for of_all, of_ranks in zip(seen, parts):
+                mine = of_all[self.rank]
+                self.sent += (self.size - 1) * mine[of_ranks[self.rank]].nbytes
+                for r, rows in enumerate(of_ranks):
+                    if r != self.rank:
+                        mine[rows] = of_all[r, rows]
+            return
         self._spread(what, [self._row(arrays, parts, r) for r in range(self.size)])
 
     def broadcast(self, arrays, root=0):
         """Give every rank the arrays of one rank, in place. Those of the root may be read-only."""
         if self.size == 1 or not arrays:
             return
-        what = _described(f"broadcast of rank {root}", arrays)
+        what = described(f"broadcast of rank {root}", arrays)
         parts = []
         for a in arrays:
             nothing = [slice(0, 0)] * self.size
@@ -271,9 +317,9 @@ def _flat(a):
     return a.reshape(-1)
 
 
-def _described(what, arrays):
+def described(what, arrays):
     """The name of a collective with its size: ranks compare it, so that none waits in vain."""
-    dtypes = sorted({a.dtype.name for a in arrays})
+    dtypes = sorted(dtype.name for dtype in {a.dtype for a in arrays})
     if len(dtypes) > 1 and what == "reduce_scatter":
         raise ValueError(f"{what} of {' and '.join(dtypes)}: arrays of one dtype are expected")
     n_bytes = sum(a.nbytes for a in arrays)

@@ -7,9 +7,11 @@ to rank 0:
     the life line       nobody reads it but a thread. It ends when a process ends, however that
                         happens: so a death is known at once, also in the middle of a product
 
-Arrays go through memory that all of them share. Each rank has two outboxes there and fills them in
-turns: in an exchange it fills one, all meet, and then each reads the outboxes of the others. When
-it comes to fill the same one again, all have met once more, so nobody is reading it.
+Gradients and weights lie in memory that all of them share. The ranks meet, and then each reads
+those of the others where they lie. Other arrays are copied there first. Each rank has two outboxes
+and fills them in turns: in an exchange it fills one, all meet, and then each reads the outboxes of
+the others. When it comes to fill the same one again, all have met once more, so nobody is reading
+it.
 
 The memory has no name. It is gone when the last process is, and so are the lines.
 """
@@ -35,6 +37,7 @@ from run import command
 GRACE_S = 1.0           # for a rank to fail by itself, when another says that it has failed
 GO_ON = "the same command goes on from the last checkpoint"
 INTERRUPTED = "interrupted"
+IN_MEMORY = hasattr(os, "memfd_create")     # else what ranks share is a file on a disk
 
 
 def wait_s():
@@ -177,15 +180,12 @@ def exit_status(code):
     return f"exit code {code}"
 
 
-def _memory(size):
-    """The descriptor of memory for the outboxes of all ranks."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("ranks")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, 2 * size * ranks.CHUNK_BYTES)
-    return descriptor
+def _memory():
+    """The descriptor of memory that all ranks see."""
+    if IN_MEMORY:
+        return os.memfd_create("ranks")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def host(size, place, children=None):
@@ -196,7 +196,7 @@ def host(size, place, children=None):
     children = children or {}
     listener = _listen(place)
     members = _wait_for_all(listener, size, place, children)
-    descriptor = _memory(size)
+    descriptor = _memory()
     for member in members.values():
         welcome = json.dumps({"pid": os.getpid()}).encode()
         socket.send_fds(member.meeting, [welcome], [descriptor])
@@ -409,11 +409,40 @@ class SharedRanks(ranks.Ranks):
         self.rank = self.local_rank = rank
         self.size = self.local_size = size
         self.lines = lines
-        memory = mmap.mmap(descriptor, 2 * size * ranks.CHUNK_BYTES)
-        os.close(descriptor)
-        whole = np.frombuffer(memory, np.uint8)
-        self.outboxes = whole.reshape(2, size, ranks.CHUNK_BYTES)
-        self.turn = 0           # which of the two is filled now
+        self.descriptor, self.n_bytes = descriptor, 0       # the memory, and how much is in use
+        self.outboxes = self._of_all_ranks(2 * ranks.CHUNK_BYTES).reshape(size, 2, -1)
+        self.turn = 0           # which of the two outboxes is filled now
+        self.seen = []          # what memory() has made: (size,n) uint8
+
+    def _of_all_ranks(self, n_bytes):
+        """More memory that all ranks see, a row for each: (size,n) uint8, n at least n_bytes.
+
+        Each rank must call it, and all must meet between two calls: where one were ahead, the file
+        would shrink again.
+        """
+        begin, unit = self.n_bytes, mmap.ALLOCATIONGRANULARITY
+        row = -(-n_bytes // unit) * unit
+        self.n_bytes += self.size * row
+        os.ftruncate(self.descriptor, self.n_bytes)
+        memory = mmap.mmap(self.descriptor, self.size * row, offset=begin)
+        return np.frombuffer(memory, np.uint8).reshape(self.size, row)
+
+    def memory(self, n_bytes):
+        """As of Ranks."""
+        if not IN_MEMORY:
+            return super().memory(n_bytes)
+        self.meet(f"memory of {n_bytes:,} bytes")
+        self.seen.append(self._of_all_ranks(n_bytes))
+        return self.seen[-1][self.rank, :n_bytes]
+
+    def of_all(self, a):
+        """As of Ranks."""
+        for memory in self.seen:
+            begin = a.ctypes.data - memory[self.rank].ctypes.data
+            end = begin + a.nbytes
+            if begin >= 0 and end <= memory.shape[1] and a.flags.c_contiguous:
+                return memory[:, begin:end].view(a.dtype).reshape(self.size, *a.shape)
+        return None
 
     def say(self, value):
         """As of Ranks."""
@@ -421,12 +450,12 @@ class SharedRanks(ranks.Ranks):
 
     def outbox(self):
         """As of Ranks."""
-        return self.outboxes[self.turn, self.rank]
+        return self.outboxes[self.rank, self.turn, :ranks.CHUNK_BYTES]
 
     def exchange(self, what, mine, theirs):
         """As of Ranks, without a copy."""
         self.meet(what)                         # all outboxes are full
-        outboxes = self.outboxes[self.turn]
+        outboxes = self.outboxes[:, self.turn]
         self.turn = 1 - self.turn
         return [outbox[part] for outbox, part in zip(outboxes, theirs)]
 

@@ -2,7 +2,7 @@
 
 Every rank computes with all weights, and its backward pass gives it gradients of all of them. But
 AdamW's means, two numbers for each weight, are only needed where that weight is updated. So each
-rank updates some rows of each array, and keeps the means of these rows alone:
+rank updates some rows, and keeps the means of these rows alone:
 
     add_up      reduce_scatter: each rank gets the summed gradients of its own rows
     step        AdamW or Muon on the own rows
@@ -34,6 +34,52 @@ def owners(sizes, n_ranks):
     return found
 
 
+class InARow(dict):
+    """{name: array} of arrays that lie one behind another: all of them are one vector, `flat`.
+
+    like: {name: array}, which says names, shapes and dtype. memory: a function, n -> n bytes.
+    """
+
+    def __init__(self, like, memory):
+        dtype = next(iter(like.values())).dtype
+        self.flat = memory(sum(a.size for a in like.values()) * dtype.itemsize).view(dtype)
+        start = 0
+        for name, a in like.items():
+            self[name] = self.flat[start:start + a.size].reshape(a.shape)
+            start += a.size
+
+
+def in_a_row(params, n_ranks):
+    """{name: [the rows of rank r, for each r]}, as if all arrays lay one behind another.
+
+    Each rank gets as many numbers as the others, but for a row. So most arrays belong to one rank,
+    and only that one spends time on them: in a small model, arrays are many and short.
+
+    >>> in_a_row({"a": np.zeros((3, 4)), "b": np.zeros(4)}, 2)
+    {'a': [slice(0, 2, None), slice(2, 3, None)], 'b': [slice(0, 0, None), slice(0, 4, None)]}
+    """
+    n, before, slices = sum(p.size for p in params.values()), 0, {}
+    for name, p in params.items():
+        cuts = [0]
+        for r in range(1, n_ranks):
+            rows = round((n * r / n_ranks - before) * len(p) / p.size)
+            cuts.append(min(max(rows, 0), len(p)))
+        cuts.append(len(p))
+        slices[name] = [slice(a, b) for a, b in zip(cuts, cuts[1:])]
+        before += p.size
+    return slices
+
+
+def one_owner_each(params, n_ranks):
+    """The same, where each array belongs to one rank as a whole."""
+    sizes, slices = {name: p.size for name, p in params.items()}, {}
+    for name, owner in owners(sizes, n_ranks).items():
+        n = len(params[name])
+        before, after = [slice(0, 0)] * owner, [slice(n, n)] * (n_ranks - 1 - owner)
+        slices[name] = [*before, slice(0, n), *after]
+    return slices
+
+
 class Parts:
     """Which rows of each array of params this rank updates.
 
@@ -44,18 +90,21 @@ class Parts:
     def __init__(self, params, here=ranks.ALONE, whole_matrices=False):
         self.params, self.here = params, here
         self.is_divided = DIVIDED and here.size > 1
-        self.slices = {name: here.shares(len(p)) for name, p in params.items()}
-        if whole_matrices:
-            names = [name for name, p in params.items() if muon.is_block_matrix(name, p.shape)]
-            self._give_whole(names)
+        whole, others = {}, {}
+        for name, p in params.items():
+            is_whole = whole_matrices and muon.is_block_matrix(name, p.shape)
+            (whole if is_whole else others)[name] = p
+        self.slices = {**in_a_row(others, here.size), **one_owner_each(whole, here.size)}
+        self.of_flat = None if whole else self._of_flat()   # the same, where they are one vector
 
-    def _give_whole(self, names):
-        """Give each of these arrays to one rank."""
-        sizes = {name: self.params[name].size for name in names}
-        for name, owner in owners(sizes, self.here.size).items():
-            n = len(self.params[name])
-            before, after = [slice(0, 0)] * owner, [slice(n, n)] * (self.here.size - 1 - owner)
-            self.slices[name] = [*before, slice(0, n), *after]
+    def _of_flat(self):
+        """Which part of all numbers, in a row, belongs to each rank."""
+        found, end = [], 0
+        for r in range(self.here.size):
+            begin = end
+            end += sum(p[self.slices[name][r]].size for name, p in self.params.items())
+            found.append(slice(begin, end))
+        return found
 
     def own(self, arrays):
         """{name: the rows of the array that belong to this rank}, as views."""
@@ -80,6 +129,9 @@ class Parts:
             self.here.all_gather(*self._with_slices(self.params))
 
     def _with_slices(self, arrays):
+        """Arrays as one vector if they are one, else as a list; and what of each a rank owns."""
+        if self.of_flat and isinstance(arrays, InARow):
+            return [arrays.flat], [self.of_flat]
         return list(arrays.values()), [self.slices[name] for name in arrays]
 
     def kept(self, name):

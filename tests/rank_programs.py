@@ -5,6 +5,7 @@ Rank 0 prints what the test looks at.
 
 import argparse
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -52,24 +53,46 @@ def sums(here, dtype=np.float32):
     return totals
 
 
-def collectives(here, _):
-    """Every collective beside NumPy, and what it sent beside the formula."""
-    parts, n_bytes = parts_of(here), sum(a.nbytes for a in arrays_of(0))
-    own = arrays_of(here.rank)
+def in_memory(here, arrays):
+    """Copies of arrays in memory that the other ranks may see. This rank is later than the last."""
+    found = zero.InARow(dict(enumerate(arrays)), here.memory)
+    time.sleep(0.05 * here.rank)
+    for i, a in enumerate(arrays):
+        found[i][...] = a
+    return list(found.values())
+
+
+def gradients_and_weights(here, own):
+    """Sums of arrays_of(rank), which `own` has, and each rank's rows of them for all the others."""
+    parts, n_bytes = parts_of(here), sum(a.nbytes for a in own)
+    sent_before = sum(here.all_objects(here.sent))
     here.reduce_scatter(own, parts)
     for a, before, total, of_ranks in zip(own, arrays_of(here.rank), sums(here), parts):
         expected = before
         expected[of_ranks[here.rank]] = total[of_ranks[here.rank]]
         assert a.tobytes() == expected.tobytes()
-    sent = here.all_objects(here.sent)
-    assert here.size == 1 or sum(sent) == (here.size - 1) * n_bytes, (sent, n_bytes)
+    sent = sum(here.all_objects(here.sent)) - sent_before
+    assert sent == (here.size - 1) * n_bytes, (sent, n_bytes)
+    time.sleep(0.05 * here.rank)
+    for a, total, of_ranks in zip(own, sums(here), parts):
+        rows = of_ranks[here.rank]
+        a[rows] = 2 * total[rows]                       # as a step changes weights
     here.all_gather(own, parts)
-    assert [a.tobytes() for a in own] == [a.tobytes() for a in sums(here)]
-    assert here.size == 1 or sum(here.all_objects(here.sent)) == 2 * (here.size - 1) * n_bytes
+    assert [a.tobytes() for a in own] == [(2 * a).tobytes() for a in sums(here)]
+    sent = sum(here.all_objects(here.sent)) - sent_before
+    assert sent == 2 * (here.size - 1) * n_bytes, (sent, n_bytes)
+
+
+def collectives(here, _):
+    """Every collective beside NumPy, and what it sent beside the formula."""
+    gradients_and_weights(here, arrays_of(here.rank))
+    own = in_memory(here, arrays_of(here.rank))
+    gradients_and_weights(here, own)
     for dtype in (np.float64, np.float32):
-        whole = arrays_of(here.rank, dtype)
-        here.sum_in_order(whole)
-        assert [a.tobytes() for a in whole] == [a.tobytes() for a in sums(here, dtype)]
+        for place in (list, functools.partial(in_memory, here)):
+            whole = place(arrays_of(here.rank, dtype))
+            here.sum_in_order(whole)
+            assert [a.tobytes() for a in whole] == [a.tobytes() for a in sums(here, dtype)]
     root = here.size - 1
     given = [*arrays_of(here.rank), np.arange(3) + here.rank]
     if here.rank == root:
@@ -93,7 +116,8 @@ def collectives(here, _):
 def kill_at(here, where):
     """The last rank is killed in a collective, or the first one: `where` is "NAME RANK"."""
     name, rank = where.split()
-    if name == "say":
+    dies_in = "say" if name == "say" or "in_memory" in name else "exchange"
+    if dies_in == "say":
         def dying(*_):
             os.kill(os.getpid(), signal.SIGKILL)
     else:
@@ -107,7 +131,10 @@ def kill_at(here, where):
             return exchange(*arguments)
 
     arrays, parts = arrays_of(here.rank), parts_of(here)
+    placed = in_memory(here, arrays)
     calls = {
+        "reduce_scatter_in_memory": lambda: here.reduce_scatter(placed, parts),
+        "all_gather_in_memory": lambda: here.all_gather(placed, parts),
         "reduce_scatter": lambda: here.reduce_scatter(arrays, parts),
         "all_gather": lambda: here.all_gather(arrays, parts),
         "broadcast": lambda: here.broadcast(arrays),
@@ -115,8 +142,10 @@ def kill_at(here, where):
         "say": here.barrier,
     }
     here.barrier()
+    if here.rank == 0:
+        print(time.monotonic(), flush=True)
     if here.rank == int(rank):
-        setattr(here, "say" if name == "say" else "exchange", dying)
+        setattr(here, dies_in, dying)
     calls[name]()
     time.sleep(60)
 

@@ -7,12 +7,12 @@ import pytest
 from model import cores, joining, ranks
 from test_shared_ranks import as_torchrun, run
 
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+NUMBERS = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
 
 def test_numbers_in_the_environment():
     assert joining.numbers_of({}) is None
-    assert joining.numbers_of(TORCHRUN) == (1, 4)
+    assert joining.numbers_of(NUMBERS) == (1, 4)
 
 
 @pytest.mark.parametrize("changed, message", [
@@ -22,7 +22,7 @@ def test_numbers_in_the_environment():
 ])
 def test_numbers_that_cannot_be(changed, message):
     with pytest.raises(ValueError, match=message):
-        joining.numbers_of({**TORCHRUN, **changed})
+        joining.numbers_of({**NUMBERS, **changed})
 
 
 def test_a_part_of_the_numbers():
@@ -32,7 +32,7 @@ def test_a_part_of_the_numbers():
 
 @pytest.mark.parametrize("n, environment, message", [
     (0, {}, "--ranks 0: must be at least 1"),
-    (2, TORCHRUN, "--ranks 2: this process was started as one of 4"),
+    (2, NUMBERS, "--ranks 2: this process was started as one of 4"),
     (1, {"PMI_SIZE": "3"}, "--ranks 1: this process was started as one of 3"),
 ])
 def test_an_option_that_the_environment_contradicts(n, environment, message):
@@ -41,7 +41,7 @@ def test_an_option_that_the_environment_contradicts(n, environment, message):
 
 
 def test_a_run_of_one():
-    one = {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    one = {**NUMBERS, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     part = {"RANK": "0", "WORLD_SIZE": "1"}     # as in a pod of Kubernetes
     for n, environment in ((None, {}), (1, {}), (1, one), (None, part),
                            (None, {"SLURM_STEP_NUM_TASKS": "1"})):
@@ -82,3 +82,14 @@ def test_a_process_that_slurm_started_alone_may_start_others():
     """As in the shell of `srun --pty bash`."""
     status, out, err, _ = run("collectives", "--ranks", 2, SLURM_STEP_NUM_TASKS="1")
     assert status == 0 and json.loads(out)["size"] == 2, err
+
+
+def test_srun_counts_more_than_numbers_that_its_script_has_set(monkeypatch):
+    """Unless torchrun has set them, which srun may have started."""
+    monkeypatch.setattr(joining.mpi_ranks, "connect", lambda size: f"MPI's {size}")
+    of_srun = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    for of_script in ({"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "2"}, NUMBERS):
+        assert joining.connect(None, {**of_script, **of_srun}) == "MPI's 2"
+    of_torchrun = {**NUMBERS, "LOCAL_WORLD_SIZE": "2", joining.TORCHRUN: "none"}
+    with pytest.raises(ValueError, match="WORLD_SIZE 4, LOCAL_WORLD_SIZE 2: torchrun's ranks"):
+        joining.connect(None, {**of_torchrun, **of_srun})

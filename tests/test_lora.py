@@ -211,7 +211,7 @@ def test_ranks_share_a_batch_and_see_what_an_update_does(model, n, monkeypatch):
         same_grads(gradients.sum, want)
         optimizer.step(gradients.sum, 0.01)
     assert optimizer.m.keys() == gradients.sum.keys() == lora.learned(params).keys()
-    assert gradients.flat.size == sum(p.size for p in lora.learned(params).values())
+    assert gradients.sum.flat.size == sum(p.size for p in lora.learned(params).values())
     for name, p in params.items():
         assert np.array_equal(p, before[name]) == (name not in lora.learned(params)), name
     gradients.close()

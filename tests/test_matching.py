@@ -83,6 +83,8 @@ def test_any_number_of_tasks_and_parts_decides_the_same(tmp_path, monkeypatch, n
     matching.save_array(tmp_path / "earlier.npy", earlier)
     monkeypatch.setattr(matching, "MOST_AT_ONCE", most)
     monkeypatch.setattr(matching, "FEW", few)
+    monkeypatch.setattr(matching, "SHARE_OF_NAMES", 30)         # four clusters at once
+    monkeypatch.setattr(dedup, "AT_ONCE", 7)
     for index, index_keys in (((), None), ((tmp_path / "earlier.npy",), earlier)):
         to = find(work, tmp_path / f"pairs{len(index)}", n_tasks, index)
         n, dropped, old = matching.join_pairs(work, to, tmp_path / "index.npy")
@@ -106,6 +108,14 @@ def test_parts_of_a_band_are_all_of_it_once(tmp_path):
         assert found.tolist() == keys[numbers, 3].tolist()
     largest = [int(found.max()) for _, found in parts]
     assert largest == sorted(largest)
+
+
+def test_more_tasks_hold_less_of_a_band(monkeypatch):
+    monkeypatch.setattr(matching, "MOST_AT_ONCE", 1000)
+    for n_tasks, parts in ((1, 4), (2, 4), (6, 6), (14, 14), (100, 14), (1000, 72)):
+        pieces = matching.parts_of_bands(3001, n_tasks)
+        assert len(set(pieces)) == len(pieces) == dedup.BANDS * parts >= n_tasks
+        assert {(k, of) for k, _, of in pieces} == {(k, parts) for k in range(dedup.BANDS)}
 
 
 def test_a_task_that_was_killed_makes_only_what_is_missing(tmp_path, monkeypatch):

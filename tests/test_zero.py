@@ -126,7 +126,31 @@ def test_whole_matrices_are_balanced():
                 assert s.stop - s.start in (0, len(p))
                 loads[r] += p[s].size
     assert sorted(loads) == [30, 30, 30, 60]
-    assert parts.own(params)["b"].base is params["b"] and len(parts.own(params)["b"]) == 3
+    assert parts.own(params)["b"].base is params["b"] and len(parts.own(params)["b"]) == 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_arrays_in_a_row_are_cut_once_between_two_ranks(n):
+    """Seven ranks for few rows: some get nothing."""
+    params = {"a": np.zeros((3, 4)), "b": np.zeros(5), "c": np.zeros((2, 2, 2)), "d": np.zeros(1)}
+    slices = zero.in_a_row(params, n)
+    owner_of_each = []
+    for name, p in params.items():
+        assert slices[name][0].start == 0 and slices[name][-1].stop == len(p)
+        for r, rows in enumerate(slices[name]):
+            assert r == 0 or rows.start == slices[name][r - 1].stop
+            owner_of_each += [r] * p[rows].size
+    assert owner_of_each == sorted(owner_of_each) and len(owner_of_each) == 26
+    for r in range(n):
+        assert abs(owner_of_each.count(r) - 26 / n) <= 4        # a row has at most 4 numbers
+
+
+def test_one_vector_and_its_arrays_are_the_same_numbers():
+    like = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float32)}
+    found = zero.InARow(like, ranks.ALONE.memory)
+    assert {name: a.shape for name, a in found.items()} == {"a": (2, 3), "b": (4,)}
+    found.flat[...] = np.arange(10)
+    assert found["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and found["b"].tolist() == [6, 7, 8, 9]
 
 
 def test_alone_everything_is_ones_own():

@@ -42,6 +42,7 @@ OLD_WORDS = re.compile(
     r"\b(can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem(?=me\b)|wan(?=na(?:\s|\Z)))"
     r"(not|me|na|ta)")
 DIGEST = np.dtype([("first", "<u8"), ("rest", "V12")])      # a SHA-1
+AT_ONCE = 1 << 16               # documents whose paths are followed at once
 BLOCK = 256                     # shingles times 112 numbers of 8 bytes: fits a core's cache
 
 # -------------------------------------------------------------------------------------- signatures
@@ -167,9 +168,19 @@ def join(root, left, right):
         high = np.maximum(root[left], root[right])
         differ = low < high
         root[high[differ]] = low[differ]                    # hang later roots under earlier ones
-        while (root[root] != root).any():
-            root[:] = root[root]                            # halve every path
+        flatten(root)
         left, right = left[differ], right[differ]
+
+
+def flatten(root):
+    """Let every document point at the end of its path, in place. Paths lead to earlier documents.
+
+    In blocks: those before a block are done, so only paths inside it need another round.
+    """
+    for start in range(0, len(root), AT_ONCE):
+        block = root[start:start + AT_ONCE]
+        while (root[block] != block).any():
+            block[...] = root[block]
 
 
 def clusters(keys):

@@ -11,9 +11,9 @@ A work folder holds what the steps leave for each file NAME.jsonl.gz of document
             matched.json            the record, written last
 
 `match` numbers the documents of all files in order. It looks for pairs in one band at a time, which
-needs 36 bytes a document. A band of many documents is divided by the keys' first bits, so no part
-has more than MOST_AT_ONCE. Tasks share the bands and parts. One of them joins all pairs to
-clusters, which needs 16 bytes a document, and 300 for each cluster of several.
+needs 33 bytes a document. Bands are divided by the keys' first bits: a band has a part for each
+task, up to 14, and no part has more than MOST_AT_ONCE. One task joins all pairs to clusters, which
+needs 14 bytes a document.
 
 Of a cluster the document stays that was fetched first (the least date, then url, then id), in
 whatever order the files come. Contents decide, not names, sizes or times: each record has the
@@ -36,6 +36,7 @@ from web.dedup import BANDS, NO_SIGNATURE, ROWS, SHINGLE, band_keys, minhash
 
 TOGETHER = 1000                 # documents whose band keys are made at once
 MOST_AT_ONCE = 1 << 27          # documents of a part of a band, 5 GB of memory
+SHARE_OF_NAMES = 64             # the names of one in so many documents are in memory at once
 FEW = 1 << 20                   # documents, over all bands whose pairs stand in one file
 
 # ---------------------------------------------------------------------------------- steps on files
@@ -254,12 +255,15 @@ class Documents:
 
 
 def parts_of_bands(n_documents, n_tasks):
-    """[(band, part, parts)]: the bands, divided so that a part fits, and each task has one.
+    """[(band, part, parts)]: the bands, divided so that a part fits, and each task has some.
 
-    >>> len(parts_of_bands(1000, 1)), parts_of_bands(1000, 20)[:3]
-    (14, [(0, 0, 2), (0, 1, 2), (1, 0, 2)])
+    A band has as many parts as there are tasks, so that more tasks need less memory each. But it
+    has no more than 14 for that, because every task that has a part of a band reads all of it.
+
+    >>> len(parts_of_bands(1000, 1)), parts_of_bands(1000, 2)[:3], len(parts_of_bands(1000, 1000))
+    (14, [(0, 0, 2), (0, 1, 2), (1, 0, 2)], 1008)
     """
-    parts = max(1, -(-n_documents // MOST_AT_ONCE), -(-n_tasks // BANDS))
+    parts = max(min(n_tasks, BANDS), -(-n_documents // MOST_AT_ONCE), -(-n_tasks // BANDS))
     return [(k, part, parts) for k in range(BANDS) for part in range(parts)]
 
 
@@ -302,14 +306,31 @@ def pairs_of_band(documents, k, part, parts, earlier):
 
 
 def first_of_clusters(documents, root, several):
-    """The document with the least name of each cluster that has several, as numbers."""
+    """The document with the least name of each cluster that has several: (k,) numbers.
+
+    root (n,): the cluster of each document, which is the number of its earliest. several: the
+    clusters that have several, sorted. A name in a dict takes 300 bytes, so a part of the clusters
+    is looked at at once, and all names are read again for the next part.
+    """
+    at_once, found = 1 + len(root) // SHARE_OF_NAMES, []
+    for start in range(0, len(several), at_once):
+        some = several[start:start + at_once]
+        is_one = np.zeros(len(root), bool)
+        is_one[some] = True
+        found.append(least_names(documents, root, is_one[root]))
+    return np.concatenate([several[:0], *found])
+
+
+def least_names(documents, root, wanted):
+    """The document with the least name of each cluster that is wanted (n,): (k,) numbers."""
     least, i = {}, 0
     for stem in documents.stems:
         for name in disk.read_lines(documents.work / f"{stem}.names.tsv"):
-            if several[i]:
-                least[root[i]] = min(least.get(root[i], (name, i)), (name, i))
+            if wanted[i]:
+                cluster = int(root[i])
+                least[cluster] = min(least.get(cluster, (name, i)), (name, i))
             i += 1
-    return [i for _, i in least.values()]
+    return np.array([i for _, i in least.values()], root.dtype)
 
 
 def join_pairs(work, found, save_index=None, version="0.10"):
@@ -327,10 +348,12 @@ def join_pairs(work, found, save_index=None, version="0.10"):
     for path in sorted(found.glob("index.*.npy")):
         of_index[root[np.load(path)]] = True                # marks the root of a whole cluster
     old = of_index[root]
-    several = root != np.arange(n, dtype=documents.number)
-    several[root[several]] = True
-    drop = several | old
-    drop[[i for i in first_of_clusters(documents, root, several) if not old[i]]] = False
+    drop = root != np.arange(n, dtype=documents.number)     # all but the earliest of each cluster
+    several = np.unique(root[drop])
+    drop[several] = True
+    first = first_of_clusters(documents, root, several)
+    drop[first] = False
+    drop |= old
     del root
     ends = np.cumsum(documents.sizes)
     for stem, part in zip(documents.stems, np.split(drop, ends[:-1])):

@@ -11,9 +11,11 @@ processes: they leave out waiting, which the seconds on the clock have.
 
 memory: what a rank holds after a step beside what model/zero.py says that it must, 4 n bytes of
 weights, 4 n of gradients and 8 n / N of means; and what it has sent in the step beside
-2 (N - 1) / N times 4 n bytes.
+2 (N - 1) / N times 4 n bytes. What a rank reads in another's memory counts as sent. A page that two
+processes see counts half for each.
 
-exchange: how long ranks take to sum gradients and to give weights back, and nothing else.
+exchange: how long ranks take to sum gradients and to give weights back, and nothing else. (They
+sum the same array again and again; it is 0, so it does not overflow.)
 """
 
 import argparse
@@ -123,8 +125,11 @@ def speed(args):
 
 
 def resident():
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of this process in memory. Of a page that n processes have, an n-th is this one's."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    raise ValueError("/proc/self/smaps_rollup has no line Pss")
 
 
 def memory_of_one(args):
@@ -165,7 +170,7 @@ def exchange(args):
         kind = type(here).__name__
         print(f"{kind} {here.size}  million floats  best, ms  median, ms  processor s  best GB/s")
         for n in (802_560, 10_646_784, 124_439_808):
-            arrays = [np.ones(n, np.float32)]
+            arrays = [here.memory(4 * n).view(np.float32)]
             parts, times, started = [here.shares(n)], [], time.process_time()
             n_turns = max(5, min(50, round(2e8 / n)))
             before = here.sent

@@ -34,7 +34,7 @@ MS_A_PAGE = {                   # processor time of data.py's phases; the first 
     "shards": 0.08,
     "publish": 0.02,            # task 0 alone
 }
-PAIR_BYTES, CLUSTER_BYTES = 36, 23      # of memory, a signed document
+PAIR_BYTES, CLUSTER_BYTES = 33, 14      # of memory, a signed document
 AT_ONCE, BANDS = 2 ** 27, 14            # documents of a part of a band; web/matching.py
 DISK_BYTES = 175                        # of keys and names, a signed document
 UNIT_BYTES = 2_160                      # of disk, a page, until the work is done
@@ -93,8 +93,9 @@ def memory_table():
     row("tasks", "pairs: GB of memory each", "clusters: GB, task 0", "TB of disk in all")
     row(*["---"] * 4)
     disk = (documents * DISK_BYTES + PAGES * UNIT_BYTES) / 1e12
-    for n in (1, 14, 100, 1_000):
-        parts = max(1, -(-documents // AT_ONCE), -(-n // BANDS))       # of each band
+    for n in (1, 2, 14, 100, 1_000):
+        # of each band
+        parts = max(min(n, BANDS), -(-documents // AT_ONCE), -(-n // BANDS))
         row(f"{n:,}", f"{documents / parts * PAIR_BYTES / 1e9:,.1f}",
             f"{documents * CLUSTER_BYTES / 1e9:,.1f}", f"{disk:,.1f}")
 
