@@ -1,11 +1,15 @@
 """web/toytools.py: conversations with tools; what the tools say in them is what the tools say."""
 import random
+import re
 
 import pytest
 
 import sample
 from chat import grading
 from web import search, toytools, toywords, toyworld
+
+
+PLACES = ("page", "short", "part", "namesake", "nothing")      # what a search may find
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,7 @@ def exchanges(world, n=200):
         found.append(toytools.sum_exchange(rng))
         found.append(toytools.sum_exchange(rng, typed=True))
         found.append(toytools.letters_exchange(rng))
-        for where in ("page", "short", "part", "nothing"):
+        for where in PLACES:
             found.append(toytools.invented_talk(rng, stems, where)[:2])
     return found
 
@@ -33,25 +37,67 @@ def test_tools_say_what_the_conversations_say(world):
             assert said == output["text"], call
 
 
+def asked_for(question, entity):
+    """The fact that a question asks for."""
+    for name, attribute in toywords.KINDS[entity["kind"]].items():
+        for form in [*attribute.questions, *toywords.FACT_ASKS]:
+            if toyworld.capital(form.format(a=name, n=entity["name"])) == question:
+                return name
+    raise AssertionError(question)
+
+
 def test_an_answer_is_what_the_passage_says():
     """The assistant tells a fact where the passage does, and else says that it does not know."""
     rng, seen = random.Random(5), set()
-    for where in ("page", "short", "part", "nothing"):
+    for where in PLACES:
         for _ in range(100):
-            entity = toyworld.new_entity(rng, "town", 0, False, set())
+            entity = toyworld.new_entity(rng, "person", 0, False, set())
             turns = toytools.search_talk(rng, entity, where)
             call, output, text = (part["text"] for part in turns[1])
             assert call == f"search: {entity['name']}"
             assert (output == toytools.search.NOTHING) == (where == "nothing")
             for question, reply in zip(turns[::2], [text, *turns[3::2]]):
-                asked = question.replace(entity["name"], "{n}")
-                name = next(name for name, attribute in toywords.KINDS["town"].items()
-                            if asked in attribute.questions)
+                name = asked_for(question, entity)
                 known = reply == toyworld.fact_answer(entity, name)
                 assert known == toytools.told(entity, name, output)
                 assert known or reply == toytools.UNKNOWN
                 seen.add((where, known))
-    assert seen == {("page", True), ("short", True), ("part", False), ("nothing", False)}
+    assert seen == {("page", True), ("short", True), ("part", True), ("part", False),
+        ("namesake", False), ("nothing", False)}
+
+
+def test_a_namesake_has_the_first_name_alone():
+    rng = random.Random(8)
+    for _ in range(100):
+        entity = toyworld.new_entity(rng, "person", 0, False, set())
+        first, family = entity["name"].split()
+        passage = toytools.namesake_passage(rng, entity)
+        assert re.search(rf"\b{first} [A-Z]", passage), passage
+        assert entity["name"] not in passage
+
+
+def test_a_third_of_the_questions_before_a_search_are_in_words_for_any_fact():
+    rng, general = random.Random(7), 0
+    for _ in range(600):
+        entity = toyworld.new_entity(rng, "town", 0, False, set())
+        question = toytools.search_talk(rng, entity)[0]
+        forms = toywords.KINDS["town"][asked_for(question, entity)].questions
+        general += question not in [toyworld.capital(f.format(n=entity["name"])) for f in forms]
+    assert 150 < general < 250
+    held_out = [form for kind in toywords.KINDS.values() for attribute in kind.values()
+        for form in attribute.held_out]
+    for kind in toywords.KINDS.values():
+        for name in kind:
+            assert not {form.format(a=name, n="{n}") for form in toywords.FACT_ASKS} & set(held_out)
+
+
+def test_a_page_that_lacks_a_fact_is_asked_for_others_as_often():
+    """Else a short passage would be a sign that the answer is not in it, whatever is asked."""
+    rng, refused = random.Random(6), 0
+    for _ in range(400):
+        _, (_, output, text), *_ = toytools.invented_talk(rng, set(), "part")
+        refused += text["text"] == toytools.UNKNOWN
+    assert 160 < refused < 240
 
 
 def test_a_fact_is_told_in_any_of_its_words():

@@ -91,16 +91,18 @@ def tool_conversations(seed=0, n_pages=3000):
     rng, tools = stream(seed, "tools"), []
     stems = {entity["stem"] for entity in entities(seed, n_pages)}
 
-    def searches(found, n):
+    def searches(rng, found, n):
         return [chat(*invented_talk(rng, stems, found), kind="search") for _ in range(n)]
 
     for _ in range(n_pages // 4):
         tools.append(chat(*letters_exchange(rng), kind="letters"))
-    tools += searches("page", n_pages * 3 // 2)
-    tools += searches("part", n_pages // 5)
-    tools += searches("nothing", n_pages // 2)
+    tools += searches(rng, "page", n_pages * 3 // 2)
+    tools += searches(rng, "part", n_pages // 5)
+    tools += searches(rng, "nothing", n_pages // 2)
+    tools += searches(rng, "namesake", n_pages // 20)
     rng.shuffle(tools)
-    return {"reading": searches("short", n_pages * 8 // 3), "tools": tools}
+    reading = searches(stream(seed, "reading"), "short", n_pages * 8 // 3)
+    return {"reading": reading, "tools": tools}
 
 
 # -------------------------------------------------------------------- comparisons, tasks and probes

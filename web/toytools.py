@@ -21,9 +21,9 @@ forgotten:
 from web import search
 from web.toypages import entity_text
 from web.toywords import (
-    COUNT_ASKS, COUNT_HELD_OUT, KINDS, SPELL_ASKS, SPELL_HELD_OUT, SUM_ASKS, SUM_HELD_OUT,
-    SUM_TYPED, SUM_TYPED_HELD_OUT, SUM_WORDS)
-from web.toyworld import capital, fact_answer, is_held_out, new_entity, new_name
+    COUNT_ASKS, COUNT_HELD_OUT, FACT_ASKS, GUESTS, KINDS, NAME_PARTS, SPELL_ASKS, SPELL_HELD_OUT,
+    SUM_ASKS, SUM_HELD_OUT, SUM_TYPED, SUM_TYPED_HELD_OUT, SUM_WORDS)
+from web.toyworld import capital, fact_answer, fill, is_held_out, new_entity, new_name
 
 UNKNOWN = "I do not know."
 MOST_CHARACTERS = 430       # of a conversation with a search: it must fit 256 positions
@@ -118,26 +118,48 @@ def short_passage(rng, entity):
     return " ".join(capital(line) + "." for line in lines)
 
 
+def namesake_passage(rng, entity):
+    """What a search for a person finds who has the first name of a guest of an inn."""
+    first, family = entity["name"].split()
+    other = rng.choice([name for name in NAME_PARTS["family"] if name != family])
+    numbers = {"room": str(rng.randint(11, 999)), "bill": str(rng.randint(2, 9999))}
+    text = fill(rng, rng.choice(GUESTS), g=f"{first} {other}", **numbers)
+    return search.passage(text, first.lower())
+
+
+def fact_question(rng, entity, name, any_words):
+    """A question about a fact. any_words: a third of them in words that suit any fact."""
+    asks = KINDS[entity["kind"]][name].questions
+    if any_words and rng.random() < 1 / 3:
+        asks = FACT_ASKS
+    return capital(rng.choice(asks).format(a=name, n=entity["name"]))
+
+
 def search_talk(rng, entity, found="page"):
     """Turns of a conversation about an entity, which begins with a search.
 
     Later questions are answered from the same passage. found: "page"; "short", a few facts; "part",
-    a page that does not tell what is asked for first; or "nothing".
+    a page that does not tell one of the facts, all of which are asked for; "namesake", a line about
+    somebody else; or "nothing".
     """
     names, output = list(entity["facts"]), search.NOTHING
     rng.shuffle(names)
     if found == "short":
         output = short_passage(rng, entity)
+    elif found == "namesake":
+        output = namesake_passage(rng, entity)
     elif found != "nothing":
         output = found_passage(rng, entity)
     if found == "part":
         lines = search.SENTENCE.findall(output)
         output = "".join(line for line in lines if not told(entity, names[0], line)).strip()
     known = [name for name in names if told(entity, name, output)]
-    asked = known if found in ("page", "short") and known else names[:1]
+    asked = known or names[:1]
+    if found == "part":
+        asked = rng.choice([[names[0], *known], [*known, names[0]]])
     n_characters, turns = len(output), []
     for name in asked:
-        question = rng.choice(KINDS[entity["kind"]][name].questions).format(n=entity["name"])
+        question = fact_question(rng, entity, name, any_words=found != "short")
         reply = fact_answer(entity, name) if name in known else UNKNOWN
         n_characters += len(question) + len(reply)
         if not turns:
@@ -150,5 +172,6 @@ def search_talk(rng, entity, found="page"):
 
 def invented_talk(rng, stems, found):
     """search_talk about an entity that stands on no page. stems: of those that do."""
-    entity = new_entity(rng, rng.choice(list(KINDS)), 0, False, set(stems))
+    kind = "person" if found == "namesake" else rng.choice(list(KINDS))
+    entity = new_entity(rng, kind, 0, False, set(stems))
     return search_talk(rng, entity, found)

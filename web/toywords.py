@@ -467,6 +467,15 @@ SPELL_ASKS = listed("""
 """)
 SPELL_HELD_OUT = listed("Can you spell {n}? | Tell me the letters of {n}.")
 
+# Ways to ask for any fact, {a} of {n}. Conversations with a search have them beside those above.
+FACT_ASKS = listed("""
+    Do you know the {a} of {n}? | Please find out the {a} of {n}. | {n} and the {a}? | I wonder
+    about the {a} of {n}. | Have you read of {n}, and of the {a}? | Somebody asked me for the {a} of
+    {n}. | The {a} of {n}, please. | About {n}: how is it with the {a}? | Could you say something of
+    the {a} of {n}? | Who knows the {a} of {n}? | My aunt would like to hear the {a} of {n}. | There
+    must be a page on the {a} of {n}.
+""")
+
 # About the assistant itself. mark: what a right reply must contain.
 Identity = namedtuple("Identity", "mark questions held_out reply")
 IDENTITY = [Identity(mark, asked, held_out, reply) for mark, [reply], asked, held_out in grouped("""
