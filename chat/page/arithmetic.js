@@ -293,19 +293,25 @@ class Product extends Grid {
   rowOfSums(row, left, leftAt, right, rightAt) {
     const inner = this.far[3], aInner = this.a[3], [, , bInner, bColumn] = this.b;
     for (let c = 0; c < row.length; c++) {
-      let sum = 0, i = leftAt, j = rightAt + c * bColumn;
-      for (let k = 0; k < inner; k++, i += aInner, j += bInner) sum += left[i] * right[j];
-      row[c] = sum;
+      let even = 0, odd = 0, i = leftAt, j = rightAt + c * bColumn, k = 0;
+      for (; k + 1 < inner; k += 2, i += 2 * aInner, j += 2 * bInner) {
+        even += left[i] * right[j];             // two sums: neither waits for the other
+        odd += left[i + aInner] * right[j + bInner];
+      }
+      row[c] = even + odd + (k < inner ? left[i] * right[j] : 0);
     }
   }
 
-  // A row of the result as a sum of rows of b.
+  // A row of the result as a sum of rows of b, four at a time, so that it is read less often.
   sumOfRows(row, left, leftAt, right, rightAt) {
     const inner = this.far[3], aInner = this.a[3], [, , bInner, bColumn] = this.b;
-    for (let k = 0; k < inner; k++) {
-      const factor = left[leftAt + k * aInner];
-      let j = rightAt + k * bInner;
-      for (let c = 0; c < row.length; c++, j += bColumn) row[c] += factor * right[j];
+    const factor = k => k < inner ? left[leftAt + k * aInner] : 0;
+    const start = k => rightAt + Math.min(k, inner - 1) * bInner;
+    for (let k = 0; k < inner; k += 4) {
+      const [f, g, h, i] = [factor(k), factor(k + 1), factor(k + 2), factor(k + 3)];
+      let [m, n, o, p] = [start(k), start(k + 1), start(k + 2), start(k + 3)];
+      for (let c = 0; c < row.length; c++, m += bColumn, n += bColumn, o += bColumn, p += bColumn)
+        row[c] += f * right[m] + g * right[n] + h * right[o] + i * right[p];
     }
   }
 
