@@ -376,6 +376,7 @@ ROUTES = {
     "/api/arena": Route("GET", page.ranking, bulk=True),
     "/api/log": Route("GET", page.log_of, bulk=True),
     "/api/look": Route("POST", page.look, bulk=True),
+    "/api/walk": Route("POST", page.walked, bulk=True),
     "/api/cut": Route("POST", page.cut, bulk=True),
 }
 PAGE = {f"/page/{name}": Route("GET", functools.partial(page.page, name)) for name in page.FILES}

@@ -34,7 +34,7 @@ function describe(grid) {
   for (let n = 0; n < formulas; n++) {
     const index = (n * 7919 + grid.size - 1) % grid.size;       // spread, and the last one
     const tree = grid.explain(index);
-    const write = most => vm.runInThisContext("written")(tree, most);
+    const write = most => vm.runInThisContext("spelledOut")(tree, most);
     if (tree !== null) found.formulas.push([index, write(8), write(Infinity)]);
   }
   return found;

@@ -56,31 +56,31 @@ function valueOf(expression) {
 }
 
 // A number with eight digits, as JavaScript and Python read it; inf for infinity.
-function digits(x) {
+function eightDigits(x) {
   if (!Number.isFinite(x)) return String(x).replace("Infinity", "inf").replace("NaN", "nan");
   return String(Number(x.toPrecision(8)));
 }
 
 // An expression as text, with the numbers put in: plain arithmetic that a computer can evaluate.
 // Of a sum of more than `most` parts only the largest are written, and the sum of the others.
-function written(expression, most = Infinity) {
-  if (typeof expression === "number") return digits(expression);
-  if (expression.grid) return digits(valueOf(expression));
-  const texts = shortened(expression, most).map(part => written(part, most));
+function spelledOut(expression, most = Infinity) {
+  if (typeof expression === "number") return eightDigits(expression);
+  if (expression.grid) return eightDigits(valueOf(expression));
+  const texts = shortened(expression, most).map(part => spelledOut(part, most));
   if (expression.name) return `${expression.name}(${texts.join(", ")})`;
-  if (expression.sign === "+") return texts.reduce(joined);
+  if (expression.sign === "+") return texts.reduce(added);
   const factors = expression.parts.map((part, i) => bracketed(part, expression.sign, i, most));
   return factors.join(` ${expression.sign} `);
 }
 
 // A text added to a sum: "a" and "-b" are "a - b".
-function joined(sum, text) {
+function added(sum, text) {
   return text.startsWith("-") ? `${sum} - ${text.slice(1)}` : `${sum} + ${text}`;
 }
 
 // A part of a difference, a product or a quotient, in brackets where it needs them.
 function bracketed(part, sign, i, most) {
-  const text = written(part, most);
+  const text = spelledOut(part, most);
   const isSum = part.sign === "+" || part.sign === "-";
   const needs = sign === "-" ? i > 0 && isSum : isSum || sign === "/" && i > 0 && part.sign;
   return needs ? `(${text})` : text;
@@ -89,7 +89,7 @@ function bracketed(part, sign, i, most) {
 // The parts of a sum or a maximum that are written: all, or the largest and one for the rest.
 function shortened({ sign, parts }, most) {
   if (parts.length <= most || sign && sign !== "+") return parts;
-  const largest = ranked(parts, sign === "+").slice(0, most - 1);
+  const largest = bySize(parts, sign === "+").slice(0, most - 1);
   if (sign !== "+") return largest;
   const chosen = new Set(largest);
   const rest = parts.reduce((sum, part) => chosen.has(part) ? sum : sum + valueOf(part), 0);
@@ -97,15 +97,15 @@ function shortened({ sign, parts }, most) {
 }
 
 // Parts by value, the largest first; by absolute value, if asked for.
-function ranked(parts, isAbsolute) {
+function bySize(parts, isAbsolute) {
   const size = part => isAbsolute ? Math.abs(valueOf(part)) : valueOf(part);
   return [...parts].sort((a, b) => size(b) - size(a));
 }
 
 // The numbers of grids in an expression, in order: [{ grid, index }].
-function leaves(expression) {
+function numbersIn(expression) {
   if (typeof expression === "number") return [];
-  return expression.grid ? [expression] : expression.parts.flatMap(leaves);
+  return expression.grid ? [expression] : expression.parts.flatMap(numbersIn);
 }
 
 // The longest sum or maximum in an expression; null if none has more than two parts.

@@ -6,7 +6,7 @@
 /* ---- channels and heads */
 
 // Cut channels into heads: (T, width) -> (NH,T,HS), from channel `first` on.
-function heads(about, x, first = 0) {
+function intoHeads(about, x, first = 0) {
   const [, T, HS] = about.axes.map(axis => axis.size), width = x.shape[1];
   const choose = i => {
     const h = Math.floor(i / (T * HS)), t = Math.floor(i / HS) % T;
@@ -51,7 +51,7 @@ function attentionForward(pass, prefix, key, q, k, v) {
         [NH, T, T, HS], matrixOf(q), transposeOf(k), { scale: HS ** -0.5 }));
       return pass.add(new Cellwise(
         about("s", axes, "s[h,t,s] where s ≤ t, else -inf", "return"),
-        [[visible, i => i % (T * T)], [s, same]],
+        [[visible, i => i % (T * T)], [s, sameCell]],
         (o, visible, s) => o.where(visible, s, -Infinity)));
     });
     const rows = axes.slice(0, 2);
@@ -59,13 +59,14 @@ function attentionForward(pass, prefix, key, q, k, v) {
       about("largest", rows, "largest[h,t] = max_s s[h,t,s]"), seen, masked, place));
     const total = pass.add(new Summed(
       about("total", rows, "total[h,t] = Σ_s exp(s[h,t,s] - largest[h,t])"), seen,
-      [[masked, place], [largest, same]], (o, s, largest) => o.exp(o.minus(s, largest))));
+      [[masked, place], [largest, sameCell]], (o, s, largest) => o.exp(o.minus(s, largest))));
     const lse = pass.add(new Cellwise(
       about("lse", rows, "lse[h,t] = largest[h,t] + log(total[h,t])"),
-      [[largest, same], [total, same]], (o, largest, total) => o.plus(largest, o.log(total))));
+      [[largest, sameCell], [total, sameCell]],
+      (o, largest, total) => o.plus(largest, o.log(total))));
     const p = pass.add(new Cellwise(
       about("p", axes, "p[h,t,s] = exp(s[h,t,s] - lse[h,t])"),
-      [[masked, same], [lse, row]], (o, s, lse) => o.exp(o.minus(s, lse))));
+      [[masked, sameCell], [lse, row]], (o, s, lse) => o.exp(o.minus(s, lse))));
     return pass.add(new Product(
       about("o", q.axes, "o[h,t,i] = Σ_s p[h,t,s] · v[h,s,i]"),
       [NH, T, HS, T], matrixOf(p), matrixOf(v)));
@@ -90,7 +91,7 @@ function attentionBackward(pass, prefix, key, [q, k, v], dO) {
       [[dO, place], [o, place]], (o, a, b) => o.times(a, b)));
     const ds = pass.gradient(s, new Cellwise(
       about("ds", p.axes, "ds[h,t,s] = p[h,t,s] · (dp[h,t,s] - do_o[h,t])"),
-      [[p, same], [dp, same], [along, rowOf(T)]],
+      [[p, sameCell], [dp, sameCell], [along, rowOf(T)]],
       (o, p, dp, along) => o.times(p, o.minus(dp, along))));
     const dq = pass.gradient(q, new Product(
       about("dq", q.axes, "dq[h,t,i] = (Σ_s ds[h,t,s] · k[h,s,i]) / √HS"),
@@ -109,7 +110,7 @@ function rotated(about, x, cos, sin, turn) {
   const [, T, HS] = x.shape, half = HS / 2, isFirst = i => i % HS < half;
   const partner = i => isFirst(i) ? i + half : i - half;
   const angle = i => Math.floor(i / HS) % T * half + i % half;
-  return new Cellwise(about, [[x, same], [x, partner], [cos, angle], [sin, angle]],
+  return new Cellwise(about, [[x, sameCell], [x, partner], [cos, angle], [sin, angle]],
     (o, x, partner, cos, sin, _, i) => {
       const join = isFirst(i) === (turn === 1) ? o.minus : o.plus;
       return join(o.times(x, cos), o.times(partner, sin));

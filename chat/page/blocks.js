@@ -16,7 +16,7 @@ function selfAttentionForward(pass, prefix, n) {
     const [q, k, v] = ["q", "k", "v"].map((name, part) => {
       const formula = `${name}[h,t,i] = qkv[t, ${part}·C + h·HS + i]`;
       const about = pass.about(`${at}.${name}`, [NH, T, HS], name, formula);
-      return pass.add(heads(about, qkv, part * C.size));
+      return pass.add(intoHeads(about, qkv, part * C.size));
     });
     const o = attentionForward(pass, at, "o", q, k, v);
     const joined = joinHeads(pass, `${at}.joined`, "y", [o], C);
@@ -30,7 +30,7 @@ function selfAttentionBackward(pass, prefix, n, dy) {
   return pass.within("gpt.self_attention_backward", "dn#2", () => {
     const dJoined = linearBackward(pass, `${at}.c_proj`, "do", joined, dy, `${d}.djoined`);
     const formula = "do[h,t,i] = djoined[t, h·HS + i]";
-    const dO = pass.within("gpt.split_heads", "dq", () => pass.gradient(o, heads(
+    const dO = pass.within("gpt.split_heads", "dq", () => pass.gradient(o, intoHeads(
       pass.about(`${d}.do`, [NH, T, HS], "return", formula), pass.link(joined, dJoined))));
     const parts = attentionBackward(pass, at, "dq", qkvs, dO);
     const dqkv = pass.link(qkv, joinHeads(pass, `${d}.dqkv`, "dqkv", parts, wide));
@@ -64,7 +64,7 @@ function headsForward(pass, prefix, name, n, NH, width) {
   return pass.within("llama.heads_forward", name, () => {
     const y = linearOfLlama(pass, `${at}.${name}`, "q", n, width, wide);
     const formula = `${name}[h,t,i] = ${name}_wide[t, h·HS + i]`;
-    let q = pass.within("gpt.split_heads", "q", () => pass.add(heads(
+    let q = pass.within("gpt.split_heads", "q", () => pass.add(intoHeads(
       pass.about(`${at}.${name}_unturned`, [NH, T, HS], "return", formula), y)));
     if (pass.model.config.qk_norm) q = rmsnormForward(pass, `${at}.${name}_norm`, "q#2", q);
     return rotaryForward(pass, `${at}.${name}`, "return", q);
@@ -90,7 +90,7 @@ function llamaAttentionForward(pass, prefix, n) {
     const q = headsForward(pass, prefix, "q", n, NH, wide);
     const k = headsForward(pass, prefix, "k", n, NKV, narrow);
     const y = linearOfLlama(pass, `${at}.v`, "v", n, narrow, `${at}.v_wide`);
-    const v = pass.within("gpt.split_heads", "v", () => pass.add(heads(pass.about(
+    const v = pass.within("gpt.split_heads", "v", () => pass.add(intoHeads(pass.about(
       `${at}.v`, [NKV, T, HS], "return", "v[h,t,i] = v_wide[t, h·HS + i]"), y)));
     const keys = groupedForward(pass, `${at}.keys`, "o", k, NH);
     const values = groupedForward(pass, `${at}.values`, "o", v, NH);
@@ -108,7 +108,7 @@ function llamaAttentionBackward(pass, prefix, n, dy) {
   return pass.within("llama.self_attention_backward", "dn#2", () => {
     const dJoined = linearBackward(pass, `${at}.o`, "do", joined, dy, `${d}.djoined`);
     const formula = "do[h,t,i] = djoined[t, h·HS + i]";
-    const dO = pass.within("gpt.split_heads", "dq", () => pass.gradient(o, heads(
+    const dO = pass.within("gpt.split_heads", "dq", () => pass.gradient(o, intoHeads(
       pass.about(`${d}.do`, [NH, T, HS], "return", formula), pass.link(joined, dJoined))));
     const [dq, dKeys, dValues] = attentionBackward(pass, at, "dq", [q, keys, values], dO);
     const dk = groupedBackward(pass, `${d}.dk_sum`, "dk#2", k, dKeys);
@@ -120,7 +120,8 @@ function llamaAttentionBackward(pass, prefix, n, dy) {
     const ofV = linearBackward(pass, `${at}.v`, "return", n, dWide, `${d}.dn_v`);
     return pass.gradient(n, new Cellwise(
       pass.about(`${d}.dn`, n.axes, "return", "dn = dn_q + dn_k + dn_v"),
-      [[ofQ, same], [ofK, same], [ofV, same]], (o, q, k, v) => o.plus(o.plus(q, k), v)));
+      [[ofQ, sameCell], [ofK, sameCell], [ofV, sameCell]],
+      (o, q, k, v) => o.plus(o.plus(q, k), v)));
   });
 }
 

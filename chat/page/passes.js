@@ -44,7 +44,7 @@ function embed(pass, V) {
   const token = i => ids[Math.floor(i / width)] * width + i % width;
   return pass.within("gpt.embedding_forward", "x", () => pass.add(new Cellwise(
     pass.about("x", [T, C], "return", "x[t,c] = wte[tokens[t],c] + wpe[t,c]"),
-    [[wte, token], [wpe, same]], (o, wte, wpe) => o.plus(wte, wpe))));
+    [[wte, token], [wpe, sameCell]], (o, wte, wpe) => o.plus(wte, wpe))));
 }
 
 // Each token's row of wte, and the turns of the positions.
@@ -59,9 +59,9 @@ function embedOfLlama(pass, V) {
     const given = about("angles", "angles#2", "angles[t,i] = t · frequency[i], in radians");
     const turns = pass.add(new Given({ ...given, kind: "given" }, Float64Array.from(angles)));
     pass.add(new Cellwise(about("cos", "return", "cos[t,i] = cos(angles[t,i])"),
-                          [[turns, same]], (o, angle) => o.cos(angle)));
+                          [[turns, sameCell]], (o, angle) => o.cos(angle)));
     pass.add(new Cellwise(about("sin", "return", "sin[t,i] = sin(angles[t,i])"),
-                          [[turns, same]], (o, angle) => o.sin(angle)));
+                          [[turns, sameCell]], (o, angle) => o.sin(angle)));
   };
   pass.within("llama.turns_of", "turn", () => pass.within("llama.rotary_tables", "cos", tables));
   return x;
@@ -85,17 +85,17 @@ function headForward(pass, y) {
       about("largest", [T], "z", "largest[t] = max_v logits[t,v]"), () => V.size, logits, place));
     const z = pass.add(new Cellwise(
       about("z", [T, V], "z", "z[t,v] = logits[t,v] - largest[t]"),
-      [[logits, same], [largest, row]], (o, logit, largest) => o.minus(logit, largest)));
+      [[logits, sameCell], [largest, row]], (o, logit, largest) => o.minus(logit, largest)));
     const total = pass.add(new Summed(
       about("total", [T], "total", "total[t] = Σ_v exp(z[t,v])"), () => V.size,
       [[z, place]], (o, z) => o.exp(z)));
     return pass.add(new Cellwise(
       about("log_p", [T, V], "log_p", "log_p[t,v] = z[t,v] - log(total[t])"),
-      [[z, same], [total, row]], (o, z, total) => o.minus(z, o.log(total))));
+      [[z, sameCell], [total, row]], (o, z, total) => o.minus(z, o.log(total))));
   });
   pass.inCall("gpt.cross_entropy_backward", 0, "dlogits", () => pass.add(new Cellwise({
     ...pass.about("loss.p", [T, V], "dz", "p[t,v] = exp(log_p[t,v])"), name: "probabilities",
-  }, [[logP, same]], (o, logP) => o.exp(logP))));
+  }, [[logP, sameCell]], (o, logP) => o.exp(logP))));
 }
 
 /* ---- backward */
@@ -147,7 +147,7 @@ function headBackward(pass) {
     const formula = "dlogits[t,v] = weights[t] · (p[t,v] - onehot[t,v])";
     return pass.gradient(logits, new Cellwise(
       pass.about("d.dlogits", [T, V], "return", formula),
-      [[pass.get("weights"), rowOf(V.size)], [pass.get("loss.p"), same], [oneHot, same]],
+      [[pass.get("weights"), rowOf(V.size)], [pass.get("loss.p"), sameCell], [oneHot, sameCell]],
       (o, weight, p, oneHot) => o.times(weight, o.minus(p, oneHot))));
   });
   const dy = pass.gradient(y, new Product(

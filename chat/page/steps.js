@@ -9,7 +9,7 @@
    Letters in formulas: t position, s position that is looked at, c channel, h head, i channel of a
    head, f unit of the MLP, v token of the vocabulary. */
 
-const same = i => i;
+const sameCell = i => i;
 const rowOf = width => i => Math.floor(i / width);
 const columnOf = width => i => i % width;
 
@@ -127,7 +127,7 @@ function sumOfRows(about, x, y = null) {
 
 // The sum of two grids of one shape.
 function sumOf(about, x, y) {
-  return new Cellwise(about, [[x, same], [y, same]], (o, x, y) => o.plus(x, y));
+  return new Cellwise(about, [[x, sameCell], [y, sameCell]], (o, x, y) => o.plus(x, y));
 }
 
 // The function that makes what a grid says about itself.
@@ -145,18 +145,18 @@ function layernormForward(pass, prefix, key, x) {
     const mean = pass.add(meanOf(about("mean", rows, "mean[t] = (Σ_c x[t,c]) / C", "d"), x));
     const d = pass.add(new Cellwise(
       about("d", x.axes, "d[t,c] = x[t,c] - mean[t]"),
-      [[x, same], [mean, row]], (o, x, mean) => o.minus(x, mean)));
+      [[x, sameCell], [mean, row]], (o, x, mean) => o.minus(x, mean)));
     const variance = pass.add(meanOf(
       about("variance", rows, "variance[t] = (Σ_c d[t,c] · d[t,c]) / C"), d, d));
     const rstd = pass.add(new Cellwise(
       about("rstd", rows, "rstd[t] = 1 / sqrt(variance[t] + eps)"),
-      [[variance, same]], (o, variance) => o.over(1, o.sqrt(o.plus(variance, 1e-5)))));
+      [[variance, sameCell]], (o, variance) => o.over(1, o.sqrt(o.plus(variance, 1e-5)))));
     const n = pass.add(new Cellwise(
       about("n", x.axes, "n[t,c] = d[t,c] · rstd[t]"),
-      [[d, same], [rstd, row]], (o, d, rstd) => o.times(d, rstd)));
+      [[d, sameCell], [rstd, row]], (o, d, rstd) => o.times(d, rstd)));
     return pass.add(new Cellwise(
       about("y", x.axes, "y[t,c] = n[t,c] · w[c] + b[c]", "return"),
-      [[n, same], [w, column], [b, column]], (o, n, w, b) => o.plus(o.times(n, w), b)));
+      [[n, sameCell], [w, column], [b, column]], (o, n, w, b) => o.plus(o.times(n, w), b)));
   });
 }
 
@@ -169,13 +169,13 @@ function rmsnormForward(pass, prefix, key, x) {
       about("mean_square", rows, "mean_square[t] = (Σ_c x[t,c] · x[t,c]) / C"), x, x));
     const rrms = pass.add(new Cellwise(
       about("rrms", rows, "rrms[t] = 1 / sqrt(mean_square[t] + eps)"),
-      [[meanSquare, same]], (o, square) => o.over(1, o.sqrt(o.plus(square, eps)))));
+      [[meanSquare, sameCell]], (o, square) => o.over(1, o.sqrt(o.plus(square, eps)))));
     const n = pass.add(new Cellwise(
       about("n", x.axes, "n[t,c] = x[t,c] · rrms[t]"),
-      [[x, same], [rrms, row]], (o, x, rrms) => o.times(x, rrms)));
+      [[x, sameCell], [rrms, row]], (o, x, rrms) => o.times(x, rrms)));
     return pass.add(new Cellwise(
       about("y", x.axes, "y[t,c] = n[t,c] · w[c]", "return"),
-      [[n, same], [w, column]], (o, n, w) => o.times(n, w)));
+      [[n, sameCell], [w, column]], (o, n, w) => o.times(n, w)));
   });
 }
 
@@ -196,12 +196,12 @@ function normBackward(pass, prefix, key, dy) {
     if (b) pass.gradient(b, sumOfRows(about("db", b.axes, "db[c] = Σ_t dy[t,c]"), dy));
     const dn = pass.gradient(n, new Cellwise(
       about("dn", n.axes, "dn[t,c] = dy[t,c] · w[c]"),
-      [[dy, same], [w, column]], (o, dy, w) => o.times(dy, w)));
+      [[dy, sameCell], [w, column]], (o, dy, w) => o.times(dy, w)));
     const ones = b && pass.add(meanOf(
       about("along_ones", rstd.axes, "along_ones[t] = (Σ_c dn[t,c]) / C"), dn));
     const alongN = pass.add(meanOf(
       about("along_n", rstd.axes, "along_n[t] = (Σ_c dn[t,c] · n[t,c]) / C"), dn, n));
-    const inputs = [[rstd, row], [dn, same], [n, same], [alongN, row]];
+    const inputs = [[rstd, row], [dn, sameCell], [n, sameCell], [alongN, row]];
     if (!b) return pass.add(new Cellwise(
       about("dx", n.axes, "dx[t,c] = rrms[t] · (dn[t,c] - n[t,c] · along_n[t])"), inputs,
       (o, rrms, dn, n, along) => o.times(rrms, o.minus(dn, o.times(n, along)))));
@@ -239,7 +239,7 @@ function linearOfLlama(pass, name, key, x, out, result) {
     if (!b) return y;
     return pass.add(new Cellwise(
       pass.about(result, axes, "y#2", "y[t,f] = y[t,f] + b[f]"),
-      [[y, same], [b, columnOf(out.size)]], (o, y, b) => o.plus(y, b)));
+      [[y, sameCell], [b, columnOf(out.size)]], (o, y, b) => o.plus(y, b)));
   });
 }
 
@@ -267,10 +267,11 @@ function geluForward(pass, prefix, key, x) {
   return pass.within("gpt.gelu_forward", key, () => {
     const about = abouts(pass, prefix);
     const t = pass.add(new Cellwise(
-      about("t", x.axes, "t[t,f] = tanh(k · (h[t,f] + c · h[t,f]³))"), [[x, same]],
+      about("t", x.axes, "t[t,f] = tanh(k · (h[t,f] + c · h[t,f]³))"), [[x, sameCell]],
       (o, x) => o.tanh(o.times(GELU_K, o.plus(x, o.times(o.times(o.times(GELU_C, x), x), x))))));
     return pass.add(new Cellwise(
-      about("u", x.axes, "u[t,f] = 0.5 · h[t,f] · (1 + t[t,f])", "y"), [[x, same], [t, same]],
+      about("u", x.axes, "u[t,f] = 0.5 · h[t,f] · (1 + t[t,f])", "y"),
+      [[x, sameCell], [t, sameCell]],
       (o, x, t) => o.times(o.times(0.5, x), o.plus(1, t))));
   });
 }
@@ -281,16 +282,16 @@ function geluBackward(pass, prefix, key, x, dy) {
     const about = abouts(pass, `d.${prefix}`);
     const slope = "dt_dx = (1 - t²) · k · (1 + 3 · c · h²)";
     const dtDx = pass.add(new Cellwise(
-      about("dt_dx", x.axes, slope), [[x, same], [t, same]], (o, x, t) => o.times(
+      about("dt_dx", x.axes, slope), [[x, sameCell], [t, sameCell]], (o, x, t) => o.times(
         o.times(o.minus(1, o.times(t, t)), GELU_K),
         o.plus(1, o.times(o.times(3 * GELU_C, x), x)))));
     const dyDx = pass.add(new Cellwise(
       about("dy_dx", x.axes, "dy_dx = 0.5 · (1 + t) + 0.5 · h · dt_dx"),
-      [[x, same], [t, same], [dtDx, same]], (o, x, t, slope) => o.plus(
+      [[x, sameCell], [t, sameCell], [dtDx, sameCell]], (o, x, t, slope) => o.plus(
         o.times(0.5, o.plus(1, t)), o.times(o.times(0.5, x), slope))));
     return pass.gradient(x, new Cellwise(
       about("dh", x.axes, "dh[t,f] = du[t,f] · dy_dx[t,f]", "return"),
-      [[dy, same], [dyDx, same]], (o, dy, slope) => o.times(dy, slope)));
+      [[dy, sameCell], [dyDx, sameCell]], (o, dy, slope) => o.times(dy, slope)));
   });
 }
 
@@ -299,10 +300,10 @@ function swigluForward(pass, prefix, key, gate, up) {
     const about = abouts(pass, prefix);
     const sigmoid = pass.add(new Cellwise(
       about("sigmoid", gate.axes, "sigmoid[t,f] = 1 / (1 + exp(-gate[t,f]))"),
-      [[gate, same]], (o, gate) => o.over(1, o.plus(1, o.exp(o.times(-1, gate))))));
+      [[gate, sameCell]], (o, gate) => o.over(1, o.plus(1, o.exp(o.times(-1, gate))))));
     return pass.add(new Cellwise(
       about("h", gate.axes, "h[t,f] = gate[t,f] · sigmoid[t,f] · up[t,f]", "return"),
-      [[gate, same], [sigmoid, same], [up, same]],
+      [[gate, sameCell], [sigmoid, sameCell], [up, sameCell]],
       (o, gate, sigmoid, up) => o.times(o.times(gate, sigmoid), up)));
   });
 }
@@ -313,14 +314,15 @@ function swigluBackward(pass, prefix, key, dh) {
     const about = abouts(pass, `d.${prefix}`);
     const dup = pass.gradient(up, new Cellwise(
       about("dup", up.axes, "dup[t,f] = dh[t,f] · gate[t,f] · sigmoid[t,f]"),
-      [[dh, same], [gate, same], [sigmoid, same]],
+      [[dh, sameCell], [gate, sameCell], [sigmoid, sameCell]],
       (o, dh, gate, sigmoid) => o.times(o.times(dh, gate), sigmoid)));
     const dsilu = pass.add(new Cellwise(
       about("dsilu", up.axes, "dsilu[t,f] = dh[t,f] · up[t,f]"),
-      [[dh, same], [up, same]], (o, dh, up) => o.times(dh, up)));
+      [[dh, sameCell], [up, sameCell]], (o, dh, up) => o.times(dh, up)));
     const dgate = pass.gradient(gate, new Cellwise(
       about("dgate", up.axes, "dgate = dsilu · sigmoid · (1 + gate · (1 - sigmoid))"),
-      [[dsilu, same], [sigmoid, same], [gate, same]], (o, dsilu, sigmoid, gate) => o.times(
+      [[dsilu, sameCell], [sigmoid, sameCell], [gate, sameCell]],
+      (o, dsilu, sigmoid, gate) => o.times(
         o.times(dsilu, sigmoid), o.plus(1, o.times(gate, o.minus(1, sigmoid))))));
     return [dgate, dup];
   });

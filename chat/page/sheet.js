@@ -1,0 +1,103 @@
+"use strict";
+/* sheet.js: a grid of numbers as a picture, one pixel a number, and where in it a number lies.
+
+   Colours: negative numbers are blue and darker than zero, positive ones orange and brighter. So
+   the picture is readable in grey too, on light and dark paper. The strength is the square root of
+   the number's share of the largest, so small numbers are seen beside large ones. */
+
+const SCALE = [[10, 32, 66], [38, 104, 178], [128, 136, 146], [232, 146, 50], [255, 226, 160]];
+const SHADES = 255;                     // an odd number: the middle one is zero
+
+// The colours of -1 to 1 as pixels: a Uint32Array.
+function coloursOf(scale) {
+  const pixels = new Uint8ClampedArray(4 * SHADES);
+  for (let i = 0; i < SHADES; i++) {
+    const along = i / (SHADES - 1) * (scale.length - 1);
+    const from = Math.min(scale.length - 2, Math.floor(along));
+    for (let part = 0; part < 3; part++) {
+      const [a, b] = [scale[from][part], scale[from + 1][part]];
+      pixels[4 * i + part] = a + (b - a) * (along - from);
+    }
+    pixels[4 * i + 3] = 255;
+  }
+  return new Uint32Array(pixels.buffer);
+}
+
+const COLOURS = coloursOf(SCALE);
+
+// The largest absolute number of a grid that is finite.
+function largestOf(values) {
+  let largest = 0;
+  for (const x of values) {
+    const size = Math.abs(x);
+    if (size > largest && size < Infinity) largest = size;
+  }
+  return largest;
+}
+
+// How a grid is laid out: positions go down, channels and units across, heads stand side by side.
+// A tall matrix lies on its side.
+class Sheet {
+  constructor(grid) {
+    this.grid = grid;
+    const letters = grid.axes.map(axis => axis.letter), { shape } = grid;
+    if (shape.length === 3) [this.block, this.row, this.column] = [0, 1, 2];
+    else if (shape.length === 1)
+      [this.row, this.column] = letters[0] === "T" ? [0, -1] : [-1, 0];
+    else if (letters[0] === "NH") [this.row, this.column] = [1, 0];
+    else [this.row, this.column] = shape[0] > 2.5 * shape[1] ? [1, 0] : [0, 1];
+    this.block ??= -1;
+    const size = axis => axis < 0 ? 1 : shape[axis];
+    this.rows = size(this.row);
+    this.across = size(this.column);                    // columns of a block
+    this.blocks = size(this.block);
+    this.columns = this.blocks * (this.across + 1) - 1; // one is left free between blocks
+    this.isOnItsSide = shape.length === 2 && this.row === 1 && letters[0] !== "NH";
+    const step = axis => axis < 0 ? 0 : shape.slice(axis + 1).reduce((a, b) => a * b, 1);
+    this.steps = [this.row, this.column, this.block].map(step);     // in the grid's values
+  }
+
+  // [row, column] of a number.
+  pixelOf(index) {
+    const at = this.grid.coordinates(index), of = axis => axis < 0 ? 0 : at[axis];
+    return [of(this.row), of(this.block) * (this.across + 1) + of(this.column)];
+  }
+
+  // The index of the number at a pixel; null between two blocks.
+  indexAt(row, column) {
+    const block = Math.floor(column / (this.across + 1)), [byRow, byColumn, byBlock] = this.steps;
+    const within = column - block * (this.across + 1);
+    if (within === this.across || row < 0 || row >= this.rows || column < 0 || block >= this.blocks)
+      return null;
+    return row * byRow + within * byColumn + block * byBlock;
+  }
+
+  // Paint the numbers on a canvas, one pixel each. What is not finite stays transparent.
+  paint(canvas) {
+    canvas.width = this.columns;
+    canvas.height = this.rows;
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(this.columns, this.rows);
+    const pixels = new Uint32Array(image.data.buffer), { values } = this.grid;
+    this.largest = largestOf(values);
+    const middle = (SHADES - 1) / 2, per = this.largest ? 1 / this.largest : 0;
+    for (let row = 0; row < this.rows; row++)
+      for (let column = 0; column < this.columns; column++) {
+        const index = this.indexAt(row, column), x = index === null ? NaN : values[index];
+        if (!Number.isFinite(x)) continue;
+        const strength = Math.sqrt(Math.abs(x) * per) * Math.sign(x);
+        pixels[row * this.columns + column] = COLOURS[Math.round(middle * (1 + strength))];
+      }
+    context.putImageData(image, 0, 0);
+  }
+
+  // Rectangles [row, column, rows, columns] that cover some numbers: one if they fill it.
+  boxesOf(indices) {
+    const pixels = [...new Set(indices)].map(index => this.pixelOf(index));
+    const rows = pixels.map(([row]) => row), columns = pixels.map(([, column]) => column);
+    const top = Math.min(...rows), left = Math.min(...columns);
+    const height = Math.max(...rows) - top + 1, width = Math.max(...columns) - left + 1;
+    if (height * width === pixels.length) return [[top, left, height, width]];
+    return pixels.map(([row, column]) => [row, column, 1, 1]);
+  }
+}

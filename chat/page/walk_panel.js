@@ -1,0 +1,153 @@
+"use strict";
+/* walk_panel.js: what the walk says of the chosen number: the line that made it, the formula, the
+   formula with the numbers put in, and the numbers that it is made of. */
+
+const ROWS = 8;                         // of a long sum that are shown at first
+
+// A number with four digits.
+function shortly(x) {
+  if (!Number.isFinite(x)) return Number.isNaN(x) ? "nan" : x < 0 ? "-inf" : "inf";
+  const size = Math.abs(x);
+  if (Number.isInteger(x) && size < 1e6) return String(x);
+  return size < 1e-3 || size >= 1e5 ? x.toExponential(2) : String(Number(x.toPrecision(4)));
+}
+
+// qkv[5,17]
+const nameOf = (grid, index) => `${grid.name}[${grid.coordinates(index).join(",")}]`;
+
+// The coordinates in words: position 5 "eats", channel 17.
+function placeOf(grid, index) {
+  const { ids } = walk.forward.model;
+  const words = grid.coordinates(index).map((at, axis) => {
+    const { letter, name } = grid.axes[axis];
+    if (letter === "1") return "";
+    if (letter === "T" || letter === "S") return `${name} ${at} “${pieceOf(ids[at])}”`;
+    return letter === "V" ? `${name} ${at} “${pieceOf(at)}”` : `${name} ${at}`;
+  });
+  return words.filter(Boolean).join(", ");
+}
+
+// A button that goes to a number.
+function goTo(grid, index, text = nameOf(grid, index)) {
+  const title = `${grid.id}: ${placeOf(grid, index)}`;
+  return make("button", { className: "number", title, onclick: () => select(grid, index) }, text);
+}
+
+function showPanel(grid, index, tree) {
+  const value = grid.values[index], place = placeOf(grid, index);
+  const head = make("div", { className: "head" },
+    make("h3", {}, grid.name), make("span", { className: "id" }, grid.id),
+    make("p", {}, place), make("p", { className: "value" }, eightDigits(value)));
+  const parts = [head, ...linesPart(grid), ...formulaPart(grid, value, tree)];
+  if (tree !== null) parts.push(...madeOf(tree));
+  parts.push(...gradientPart(grid, index), ...usesPart(grid));
+  $("walk_panel").replaceChildren(...parts);
+  $("walk_panel").scrollTop = 0;
+  const count = tree === null ? 0 : numbersIn(tree).length;
+  $("walk_said").textContent = `${grid.id}, ${place || "one number"}: ${shortly(value)}. `
+    + (count ? `${grid.formula}. Made of ${count} numbers.` : `${grid.formula}.`);
+}
+
+/* ---- the line of gpt.py */
+
+function linesPart(grid) {
+  if (!grid.lines.length) return [];
+  const { lines } = walk.forward.model, [line, ...callers] = [...grid.lines].reverse();
+  const parts = [codeOf(lines, line), wholeFunction(lines, line)];
+  if (callers.length) {
+    const details = make("details", {}, make("summary", {}, "called in"));
+    details.append(...callers.filter(({ key }) => key).map(caller => codeOf(lines, caller)));
+    parts.push(details);
+  }
+  return parts;
+}
+
+// The lines of a key, numbered as in their file.
+function codeOf(lines, { name, key }) {
+  const { file, first, text, keys } = lines[name], [from, to] = keys[key];
+  const shown = text.split("\n").slice(from - 1, to);
+  const indent = Math.min(...shown.map(line => line.search(/\S/)));
+  const where = `${file}, line ${first + from - 1}, in ${name.split(".")[1]}`;
+  return make("div", { className: "code" }, make("span", {}, where),
+    make("pre", {}, shown.map(line => line.slice(indent)).join("\n")));
+}
+
+function wholeFunction(lines, { name, key }) {
+  const { text, keys } = lines[name], [from, to] = keys[key];
+  const rows = text.trimEnd().split("\n").map((line, i) => {
+    const isHere = i + 1 >= from && i + 1 <= to;
+    return make("span", { className: isHere ? "row here" : "row" }, line + "\n");
+  });
+  return make("details", {}, make("summary", {}, "the whole function"),
+    make("pre", { className: "function" }, ...rows));
+}
+
+/* ---- the formula, and with the numbers put in */
+
+function formulaPart(grid, value, tree) {
+  const formula = make("p", { className: "formula" }, grid.formula);
+  if (tree === null) return [formula];
+  const short = spelledOut(tree, ROWS), sum = longestSum(tree);
+  const shown = make("p", { className: "formula numbers" }, `${short} = ${eightDigits(value)}`);
+  if (!sum || sum.parts.length <= ROWS) return [formula, shown];
+  const all = make("details", {}, make("summary", {}, `all ${sum.parts.length} terms`));
+  all.ontoggle = () => {
+    if (all.children.length < 2)
+      all.append(make("p", { className: "formula numbers" }, spelledOut(tree)));
+  };
+  return [formula, shown, all];
+}
+
+/* ---- the numbers that it is made of */
+
+// What the table shows of an expression: the terms of its long sum by size, then all else in it.
+function rowsOf(tree) {
+  const sum = longestSum(tree);
+  if (!sum) return numbersIn(tree);
+  const inSum = new Set(numbersIn(sum));
+  return [...bySize(sum.parts, sum.sign === "+"), ...numbersIn(tree).filter(e => !inSum.has(e))];
+}
+
+function madeOf(tree) {
+  const groups = new Map();
+  for (const { grid, index } of numbersIn(tree))
+    groups.set(grid, [...groups.get(grid) ?? [], index]);
+  const from = make("p", { className: "from" }, "made of ");
+  for (const [grid, indices] of groups) {
+    const amount = new Set(indices).size;
+    from.append(goTo(grid, indices[0], amount > 1 ? `${amount} of ${grid.name}` : grid.name), " ");
+  }
+  const rows = rowsOf(tree), table = make("table", {});
+  const more = make("button", {}, `all ${rows.length}`);
+  table.append(...rows.slice(0, ROWS).map(termRow));
+  more.onclick = () => { more.remove(); table.append(...rows.slice(ROWS).map(termRow)); };
+  return [from, table, ...rows.length > ROWS ? [more] : []];
+}
+
+// A row of the table: the numbers of a term, and what they come to.
+function termRow(term) {
+  const names = make("td", {});
+  for (const { grid, index } of numbersIn(term)) {
+    if (names.childNodes.length) names.append(term.sign === "*" ? " × " : ", ");
+    names.append(goTo(grid, index), ` ${shortly(grid.values[index])}`);
+  }
+  return make("tr", {}, names, make("td", {}, shortly(valueOf(term))));
+}
+
+/* ---- where one can go from here */
+
+function gradientPart(grid, index) {
+  if (grid.of) return [make("p", {}, "This is the gradient of ", goTo(grid.of, index), ".")];
+  if (!grid.gradient) return [];
+  const value = grid.gradient.values[index];
+  return [make("p", {}, "The loss by this number: ",
+    goTo(grid.gradient, index), ` = ${shortly(value)}`)];
+}
+
+function usesPart({ uses }) {
+  if (!uses.length) return [];
+  const buttons = uses.map(grid => make("button", {
+    className: "number", title: grid.id, onclick: () => select(grid, sameIn(grid)),
+  }, grid.name));
+  return [make("p", { className: "from" }, "goes into ", ...buttons.flatMap(b => [b, " "]))];
+}
