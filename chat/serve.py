@@ -65,7 +65,7 @@ import threading
 import time
 from typing import Callable, NamedTuple
 
-from chat import api, fields, models, page, request
+from chat import api, fields, models, page, request, walk
 from chat.request import Answer, Refused, address_of, client_of
 from chat.served import ASSISTANTS, BASES, Models, Unloaded
 from model import device
@@ -376,7 +376,7 @@ ROUTES = {
     "/api/arena": Route("GET", page.ranking, bulk=True),
     "/api/log": Route("GET", page.log_of, bulk=True),
     "/api/look": Route("POST", page.look, bulk=True),
-    "/api/walk": Route("POST", page.walked, bulk=True),
+    "/api/walk": Route("POST", walk.walked, bulk=True),
     "/api/cut": Route("POST", page.cut, bulk=True),
 }
 PAGE = {f"/page/{name}": Route("GET", functools.partial(page.page, name)) for name in page.FILES}

@@ -1,13 +1,13 @@
-"""walk.py: one pass through a model, forward and back, that one can walk through in a browser.
+"""walk.py: one pass through a model, forward and back, to walk through in a browser.
 
-The browser computes every number itself from the weights (page/arithmetic.js, steps.js, attention.js,
-blocks.js, passes.js), so it can say of each what it was made of. This file gives it the weights, the
-text in tokens, and the lines of gpt.py and model/llama.py that make the same numbers here.
+The browser computes every number itself from the weights (page/passes.js), so it can say of each
+what it was made of. It gets three things from here: the weights, the text in tokens, and the lines
+of gpt.py and model/llama.py that make the same numbers.
 
-    python -m chat.walk "The glulblow eats"             writes walk.html, one file to send to someone
-    python sample.py serve                              the page has the same as a view
+    python -m chat.walk "The glulblow eats"     writes walk.html, one file to send to someone
+    python sample.py serve                      the page has the same as a view
 
-walk.html needs nothing else: no server and no network. Its weights are float32, as in the model.
+walk.html needs no server and no network. Its weights are the model's float32, bit for bit.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import zlib
 
 import sample                   # before numpy
 import gpt
-from chat import api, generate, models
+from chat import api, generate, models, page
+from chat.request import Answer, Refused
+from chat.served import ASSISTANTS, BASES
 from model import families, llama
 from run import command, disk
 import numpy as np
@@ -145,3 +147,98 @@ def describe(model, ids):
         "lines": lines_of(family),
     }
     return about, np.concatenate(weights).astype("<f4", copy=False)
+
+
+def walked(handler, body):
+    """The route of serve.py: describe(), with the weights in base64."""
+    _, writer = handler.model_of(body, BASES + ASSISTANTS)
+    ids = page.ids_to_look_at(body, writer)
+    try:
+        found, weights = describe((writer.params, writer.cfg, writer.tokenizer), ids)
+    except ValueError as e:
+        raise Refused(400, str(e), "text") from None
+    return Answer({**found, "weights": base64.b64encode(weights.tobytes()).decode()})
+
+
+# ------------------------------------------------------------------------------ the file to send
+
+SCRIPTS = ["common.js", "arithmetic.js", "steps.js", "attention.js", "blocks.js", "passes.js",
+           "sheet.js", "walk_panel.js", "walk.js"]
+UNSAFE = [0, 10, 13, 60]        # NUL, line ends and "<" do not come through HTML as they are
+
+
+def planes(weights):
+    """The bytes of float32 in four groups: exponents, signs with the next 7 bits, and the rest.
+
+    Exponents are much alike and pack well. All other bits are as good as random.
+    """
+    bits = weights.view("<u4")
+    exponents = bits >> 23 & 0xff
+    signs = bits >> 31 << 7 | bits >> 16 & 0x7f
+    groups = [exponents, signs, bits >> 8 & 0xff, bits & 0xff]
+    return np.concatenate(groups).astype(np.uint8).tobytes()
+
+
+def as_text(data):
+    """Bytes as text that takes 8/7 of their size in UTF-8; base64 would take 8/6.
+
+    A letter of ASCII stands for 7 bits. Where it would be one of UNSAFE, a letter of two bytes
+    stands for it and for the 7 bits after it.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    bits = np.concatenate([bits, np.zeros(-len(bits) % 7, np.uint8)]).reshape(-1, 7)
+    values = iter((bits @ (1 << np.arange(6, -1, -1))).tolist())
+    letters = []
+    for value in values:
+        if value in UNSAFE:
+            value = 0x100 + 128 * UNSAFE.index(value) + next(values, 0)
+        letters.append(chr(value))
+    return "".join(letters)
+
+
+def page_of(about, weights):
+    """The text of walk.html."""
+    text = (page.FOLDER / "index.html").read_text(encoding="utf-8")
+    text = re.sub(r'<section id="view_(?!walk)\w+">.*?</section>\n', "", text, flags=re.S)
+    text = re.sub(r'<form id="walk_form">.*?</form>\n', "", text, flags=re.S)
+    text = text.replace('<section id="view_walk">', '<section id="view_walk" class="on">')
+    text = re.sub(r'<script src="page/([\w.]+)"></script>\n', kept, text)
+    text = page.inlined(text)
+    packed = zlib.compress(planes(weights), 9)
+    data = json.dumps(about).replace("<", "\\u003c")
+    blocks = f"""<script type="application/json" id="walk_about">{data}</script>
+<script type="text/plain" id="walk_weights" data-size="{len(packed)}">{as_text(packed)}</script>
+"""
+    return text.replace("<script>", blocks + "<script>", 1)
+
+
+def kept(match):
+    """The line of a script of the page, if walk.html needs it."""
+    return match[0] if match[1] in SCRIPTS else ""
+
+
+def main(argv=None):
+    """Write the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chat.walk",
+        description="Write one pass through a model, every number of it, as one HTML file.",
+    )
+    parser.add_argument("text", help=f"at most {MOST_TOKENS} tokens; special ones may be written out")
+    parser.add_argument("--out", default="walk.html", metavar="FILE",
+                        help="the file to write (default: %(default)s)")
+    models.add_options(parser)
+    args = models.check_options(parser.parse_args(argv))
+    folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
+    model = sample.load_model(folder)
+    tokenizer = model[2]
+    ids = tokenizer.encode(args.text, allowed_special="all")
+    ids = [*generate.document_begin(tokenizer), *ids]
+    text = page_of(*describe(model, ids))
+    disk.write_text(args.out, text)
+    size = len(text.encode("utf-8"))
+    print(f"{args.out}: {len(ids)} tokens, {model[1].n_params:,} parameters, {size:,} bytes; "
+          "open it in a browser")
+
+
+if __name__ == "__main__":
+    command.run(main)
