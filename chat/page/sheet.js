@@ -2,11 +2,12 @@
 /* sheet.js: a grid of numbers as a picture, one pixel a number, and where in it a number lies.
 
    Colours: negative numbers are blue and darker than zero, positive ones orange and brighter. So
-   the picture is readable in grey too, on light and dark paper. The strength is the square root of
-   the number's share of the largest, so small numbers are seen beside large ones. */
+   the picture is readable in grey too, on light and dark paper. A number of three times the array's
+   root mean square, or more, has the full colour. */
 
 const SCALE = [[10, 32, 66], [38, 104, 178], [128, 136, 146], [232, 146, 50], [255, 226, 160]];
 const SHADES = 255;                     // an odd number: the middle one is zero
+const FULL = 3;                         // root mean squares of the full colour
 
 // The colours of -1 to 1 as pixels: a Uint32Array.
 function coloursOf(scale) {
@@ -25,14 +26,15 @@ function coloursOf(scale) {
 
 const COLOURS = coloursOf(SCALE);
 
-// The largest absolute number of a grid that is finite.
-function largestOf(values) {
-  let largest = 0;
-  for (const x of values) {
-    const size = Math.abs(x);
-    if (size > largest && size < Infinity) largest = size;
-  }
-  return largest;
+// The root of the mean square of the numbers of a grid that are finite.
+function rmsOf(values) {
+  let sum = 0, count = 0;
+  for (const x of values)
+    if (x - x === 0) {                  // neither infinite nor no number
+      sum += x * x;
+      count++;
+    }
+  return count ? Math.sqrt(sum / count) : 0;
 }
 
 // How a grid is laid out: positions go down, channels and units across, heads stand side by side.
@@ -76,18 +78,18 @@ class Sheet {
   paint(canvas) {
     canvas.width = this.columns;
     canvas.height = this.rows;
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d"), { values } = this.grid;
     const image = context.createImageData(this.columns, this.rows);
-    const pixels = new Uint32Array(image.data.buffer), { values } = this.grid;
-    this.largest = largestOf(values);
-    const middle = (SHADES - 1) / 2, per = this.largest ? 1 / this.largest : 0;
-    for (let row = 0; row < this.rows; row++)
-      for (let column = 0; column < this.columns; column++) {
-        const index = this.indexAt(row, column), x = index === null ? NaN : values[index];
-        if (!Number.isFinite(x)) continue;
-        const strength = Math.sqrt(Math.abs(x) * per) * Math.sign(x);
-        pixels[row * this.columns + column] = COLOURS[Math.round(middle * (1 + strength))];
-      }
+    const pixels = new Uint32Array(image.data.buffer), [byRow, byColumn, byBlock] = this.steps;
+    this.full = FULL * rmsOf(values);
+    const middle = (SHADES - 1) / 2, per = this.full ? middle / this.full : 0;
+    for (let row = 0, pixel = 0; row < this.rows; row++)
+      for (let block = 0; block < this.blocks; block++, pixel += block < this.blocks)
+        for (let column = 0; column < this.across; column++, pixel++) {
+          const x = values[row * byRow + block * byBlock + column * byColumn];
+          const shade = Math.max(-middle, Math.min(middle, x * per));
+          if (x - x === 0) pixels[pixel] = COLOURS[Math.round(middle + shade)];
+        }
     context.putImageData(image, 0, 0);
   }
 

@@ -37,50 +37,18 @@ function beginWalk() {
   walkText();
 }
 
-// The file that chat/walk.py writes has all in it. Its weights are packed text (walk.as_text).
+// The file that chat/walk.py writes has all in it.
 async function walkOfFile() {
   const found = JSON.parse($("walk_about").textContent);
   const { textContent, dataset } = $("walk_weights");
-  const packed = bytesOf(textContent).subarray(0, +dataset.size);
-  const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const planes = new Uint8Array(await new Response(plain).arrayBuffer());
-  startWalk(modelOf(found, joinPlanes(planes)));
-}
-
-// Seven bits a letter; a letter of two bytes stands for an unsafe one and the letter behind it.
-function bytesOf(text) {
-  const unsafe = [0, 10, 13, 60], bytes = new Uint8Array(text.length * 2);
-  let bits = 0, held = 0, length = 0;
-  const add = value => {
-    bits = (bits << 7 | value) & 0x7fff;
-    held += 7;
-    if (held < 8) return;
-    held -= 8;
-    bytes[length++] = bits >> held;
-  };
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 128) { add(code); continue; }
-    add(unsafe[code - 256 >> 7]);
-    add(code & 127);
-  }
-  return bytes.subarray(0, length);
-}
-
-// float32 of four groups of bytes: exponents, signs with seven bits, and the other sixteen.
-function joinPlanes(planes) {
-  const n = planes.length / 4, bits = new Uint32Array(n);
-  for (let i = 0; i < n; i++) {
-    const sign = planes[n + i];
-    bits[i] = (sign & 128) << 24 | planes[i] << 23 | (sign & 127) << 16
-      | planes[2 * n + i] << 8 | planes[3 * n + i];
-  }
-  return new Float32Array(bits.buffer);
+  startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
 }
 
 // Lay out the passes of a model and its text, and choose the first number.
 function startWalk(model) {
   const began = performance.now();
+  delete $("walk").dataset.forwardMs;
+  delete $("walk").dataset.drawnMs;
   walk.forward = forwardPass(model);
   walk.figures.clear();
   walk.past = [];
@@ -158,8 +126,10 @@ function showMost() {
   const found = [];
   for (const grid of walk.backward.grids.values()) {
     if (grid.kind !== "parameter") continue;
-    const { values } = grid.gradient, largest = largestOf(values);
-    const index = values.findIndex(x => Math.abs(x) === largest);
+    const { values } = grid.gradient;
+    let index = 0;
+    for (let i = 1; i < values.length; i++)
+      if (Math.abs(values[i]) > Math.abs(values[index])) index = i;
     found.push({ grid, index, gradient: values[index] });
   }
   found.sort((a, b) => Math.abs(b.gradient) - Math.abs(a.gradient));
@@ -234,7 +204,8 @@ function hover(grid, index, event) {
 function paint(entry) {
   entry.isDrawn = true;
   entry.sheet.paint(entry.canvas);
-  entry.figure.querySelector("figcaption").title = `the largest is ${shortly(entry.sheet.largest)}`;
+  const title = `full colour: ±${shortly(entry.sheet.full)}`;
+  Object.assign(entry.figure.querySelector("figcaption"), { title });
 }
 
 // Make and draw all grids, in slices between which the browser can do other things.
@@ -244,6 +215,8 @@ function drawAll(began) {
     if (turn !== walk.turn) return;
     const until = performance.now() + SLICE_MS;
     while (entries.length && performance.now() < until) paint(entries.shift());
+    const isForward = entries.length && walk.forward.get(entries[0].grid.id);
+    if (!isForward) $("walk").dataset.forwardMs ??= Math.round(performance.now() - began);
     if (entries.length) return setTimeout(slice);
     showMost();
     $("walk").dataset.drawnMs = Math.round(performance.now() - began);
