@@ -67,29 +67,33 @@ class Sheet {
 
   // The index of the number at a pixel; null between two blocks.
   indexAt(row, column) {
-    const block = Math.floor(column / (this.across + 1)), [byRow, byColumn, byBlock] = this.steps;
-    const within = column - block * (this.across + 1);
-    if (within === this.across || row < 0 || row >= this.rows || column < 0 || block >= this.blocks)
-      return null;
-    return row * byRow + within * byColumn + block * byBlock;
+    if (row < 0 || row >= this.rows || column < 0 || column >= this.columns) return null;
+    const block = Math.floor(column / (this.across + 1)), within = column % (this.across + 1);
+    if (within === this.across) return null;
+    return row * this.steps[0] + within * this.steps[1] + block * this.steps[2];
   }
 
   // Paint the numbers on a canvas, one pixel each. What is not finite stays transparent.
   paint(canvas) {
-    canvas.width = this.columns;
-    canvas.height = this.rows;
+    this.full = FULL * rmsOf(this.grid.values);
+    this.paintPart(canvas, 0, 0, this.rows, this.columns);
+  }
+
+  // Paint a part: so many rows and columns from a pixel on, which may lie outside.
+  paintPart(canvas, top, left, rows, columns) {
+    canvas.width = columns;
+    canvas.height = rows;
     const context = canvas.getContext("2d"), { values } = this.grid;
-    const image = context.createImageData(this.columns, this.rows);
-    const pixels = new Uint32Array(image.data.buffer), [byRow, byColumn, byBlock] = this.steps;
-    this.full = FULL * rmsOf(values);
+    const image = context.createImageData(columns, rows);
+    const pixels = new Uint32Array(image.data.buffer);
     const middle = (SHADES - 1) / 2, per = this.full ? middle / this.full : 0;
-    for (let row = 0, pixel = 0; row < this.rows; row++)
-      for (let block = 0; block < this.blocks; block++, pixel += block < this.blocks)
-        for (let column = 0; column < this.across; column++, pixel++) {
-          const x = values[row * byRow + block * byBlock + column * byColumn];
-          const shade = Math.max(-middle, Math.min(middle, x * per));
-          if (x - x === 0) pixels[pixel] = COLOURS[Math.round(middle + shade)];
-        }
+    for (let row = 0, pixel = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++, pixel++) {
+        const index = this.indexAt(top + row, left + column);
+        const x = index === null ? NaN : values[index];
+        const shade = Math.max(-middle, Math.min(middle, x * per));
+        if (x - x === 0) pixels[pixel] = COLOURS[Math.round(middle + shade)];
+      }
     context.putImageData(image, 0, 0);
   }
 

@@ -58,20 +58,27 @@ function startWalk(model) {
   $("walk_position").replaceChildren(...[...Array(T).keys(), -1].map(positionOption));
   $("walk_position").value = Math.max(0, T - 2);
   chooseTargets();
-  const logits = walk.forward.get("logits"), V = model.config.vocab_size;
-  const last = logits.values.subarray((T - 1) * V);
-  select(logits, (T - 1) * V + last.indexOf(Math.max(...last)), { scroll: false, focus: false });
+  walk.at = null;
+  const x = walk.forward.get("x");
+  select(x, Math.max(0, T - 2) * x.shape[1], { scroll: false, focus: false });
   drawAll(began);
 }
 
 const pieceOf = id => visible(walk.forward.model.pieces[id] || `#${id}`);
 
-function fillTokens({ ids }) {
+// The text in tokens, and what the model expects after it.
+function fillTokens({ ids, config }) {
   const buttons = ids.map((id, t) => make("button", {
     className: "tok", title: `position ${t}, token ${id}`,
     onclick: () => select(walk.forward.get("ids"), t),
   }, pieceOf(id)));
-  $("walk_tokens").replaceChildren(...buttons);
+  const p = walk.forward.get("loss.p"), from = (ids.length - 1) * config.vocab_size;
+  const last = p.values.subarray(from, from + config.vocab_size);
+  const best = [...last.keys()].sort((a, b) => last[b] - last[a]).slice(0, 4);
+  const guesses = best.map(id => make("button", {
+    className: "tok guess", title: "go to this probability", onclick: () => select(p, from + id),
+  }, `${pieceOf(id)} ${percent(last[id])}`));
+  $("walk_tokens").replaceChildren(...buttons, make("span", {}, "and next?"), ...guesses);
 }
 
 /* ---- the target of the backward pass */
@@ -150,15 +157,15 @@ function sectionOf(section) {
   return section.element;
 }
 
-// The CSS pixels of a number: how wide and how high.
-function cellSize(sheet) {
-  const { grid, rows, columns } = sheet, T = walk.forward.model.ids.length;
-  const isText = grid.axes.some(axis => axis.letter === "T");
-  const high = isText && !sheet.isOnItsSide ? Math.max(5, Math.min(14, 120 / T)) : 3;
-  const wide = Math.min(high, 840 / columns);
-  if (isText) return [wide, high];
-  const side = Math.max(Math.min(4, 840 / columns, 260 / rows), .5);
-  return [side, rows === 1 ? 10 : side];
+// The CSS pixels of a number: how wide and how high. A row of the text is as high in all arrays.
+function cellSize({ grid, rows, columns }) {
+  const T = walk.forward.model.ids.length;
+  if (!grid.axes.some(axis => axis.letter === "T")) {
+    const side = Math.min(3, 820 / columns, 192 / rows);
+    return [side, rows === 1 ? 10 : side];
+  }
+  const high = Math.max(5, Math.min(14, 112 / T));
+  return [Math.min(high, Math.max(3, 360 / columns), 820 / columns), high];
 }
 
 function figureOf(grid) {
@@ -172,7 +179,9 @@ function figureOf(grid) {
   const caption = make("figcaption", {}, make("b", {}, grid.name),
     make("span", {}, `(${letters}) ${shape}${side}`));
   if (grid.of) caption.append(make("span", {}, `by ${grid.of.id}`));
-  const figure = make("figure", { className: `sheet ${grid.kind}` }, caption, frame);
+  const isStream = /(^|\.)x$/.test(grid.id) || grid.id.endsWith(".dx") && !/ln_/.test(grid.id);
+  const className = `sheet ${grid.kind}${isStream ? " stream" : ""}`;
+  const figure = make("figure", { className }, caption, frame);
   canvas.ariaLabel = `${grid.id}, ${letters}, ${shape}`;
   canvas.onclick = event => {
     const index = indexUnder(sheet, canvas, event);
@@ -243,6 +252,7 @@ function select(grid, index, { scroll = true, focus = true, isBack = false } = {
   if (focus) entry.canvas.focus({ preventScroll: true });
   mark(entry, index, tree);
   if (scroll) entry.frame.scrollIntoView({ block: "nearest", inline: "nearest" });
+  $("walk_section").value = entry.section;
   showPanel(grid, index, tree);
 }
 
@@ -354,6 +364,9 @@ function onWalkKey(event) {
 
 function fillSections() {
   const all = [...walk.forward.sections, ...walk.backward.sections];
+  all.forEach((section, n) => section.grids.forEach(({ id }) => {
+    walk.figures.get(id).section = n;
+  }));
   $("walk_section").replaceChildren(...all.map((section, n) =>
     make("option", { value: n }, section.title)));
   $("walk_section").onchange = () => {

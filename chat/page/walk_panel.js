@@ -3,6 +3,7 @@
    formula with the numbers put in, and the numbers that it is made of. */
 
 const ROWS = 8;                         // of a long sum that are shown at first
+const LENS = { rows: 5, columns: 19 };  // numbers that the lens shows
 
 // A number with four digits.
 function shortly(x) {
@@ -12,8 +13,12 @@ function shortly(x) {
   return size < 1e-3 || size >= 1e5 ? x.toExponential(2) : String(Number(x.toPrecision(4)));
 }
 
-// qkv[5,17]
-const nameOf = (grid, index) => `${grid.name}[${grid.coordinates(index).join(",")}]`;
+// qkv[5,17]; of a parameter c_attn.w[3,17], without its block
+function nameOf(grid, index) {
+  const short = grid.name.replace(/^h\.\d+\.(attn\.|mlp\.)?/, "");
+  const name = short.replace(/\.weight$/, ".w").replace(/\.bias$/, ".b").replace(/^(w.e)\.w/, "$1");
+  return `${name}[${grid.coordinates(index).join(",")}]`;
+}
 
 // The coordinates in words: position 5 "eats", channel 17.
 function placeOf(grid, index) {
@@ -38,7 +43,7 @@ function showPanel(grid, index, tree) {
   const head = make("div", { className: "head" },
     make("h3", {}, grid.name), make("span", { className: "id" }, grid.id),
     make("p", {}, place), make("p", { className: "value" }, eightDigits(value)));
-  const parts = [head, ...linesPart(grid), ...formulaPart(grid, value, tree)];
+  const parts = [head, lensOf(grid, index), ...linesPart(grid), ...formulaPart(grid, value, tree)];
   if (tree !== null) parts.push(...madeOf(tree));
   parts.push(...gradientPart(grid, index), ...usesPart(grid));
   $("walk_panel").replaceChildren(...parts);
@@ -46,6 +51,26 @@ function showPanel(grid, index, tree) {
   const count = tree === null ? 0 : numbersIn(tree).length;
   $("walk_said").textContent = `${grid.id}, ${place || "one number"}: ${shortly(value)}. `
     + (count ? `${grid.formula}. Made of ${count} numbers.` : `${grid.formula}.`);
+}
+
+// The numbers around the chosen one, enlarged; one can be chosen there too.
+function lensOf(grid, index) {
+  const { sheet } = walk.figures.get(grid.id), [row, column] = sheet.pixelOf(index);
+  const [top, left] = [row - (LENS.rows - 1) / 2, column - (LENS.columns - 1) / 2];
+  const under = (canvas, event) => {
+    const { width, height } = canvas.getBoundingClientRect();
+    const down = Math.floor(event.offsetY / height * LENS.rows);
+    return sheet.indexAt(top + down, left + Math.floor(event.offsetX / width * LENS.columns));
+  };
+  const canvas = make("canvas", { className: "lens_of_walk", ariaHidden: "true" });
+  sheet.paintPart(canvas, top, left, LENS.rows, LENS.columns);
+  canvas.onclick = event => {
+    const near = under(canvas, event);
+    if (near !== null) select(grid, near);
+  };
+  canvas.onpointermove = event => hover(grid, under(canvas, event), event);
+  canvas.onpointerleave = () => { $("walk_hover").hidden = true; };
+  return make("div", { className: "lens_frame" }, canvas, make("i", { className: "box here" }));
 }
 
 /* ---- the line of gpt.py */
@@ -69,7 +94,7 @@ function codeOf(lines, { name, key }) {
   const indent = Math.min(...shown.map(line => line.search(/\S/)));
   const where = `${file}, line ${first + from - 1}, in ${name.split(".")[1]}`;
   return make("div", { className: "code" }, make("span", {}, where),
-    make("pre", {}, shown.map(line => line.slice(indent)).join("\n")));
+    make("pre", {}, shown.map(line => line.slice(indent).replace(/ {3,}#/, "  #")).join("\n")));
 }
 
 function wholeFunction(lines, { name, key }) {
@@ -87,6 +112,7 @@ function wholeFunction(lines, { name, key }) {
 function formulaPart(grid, value, tree) {
   const formula = make("p", { className: "formula" }, grid.formula);
   if (tree === null) return [formula];
+  if (tree.grid) return [formula];
   const short = spelledOut(tree, ROWS), sum = longestSum(tree);
   const shown = make("p", { className: "formula numbers" }, `${short} = ${eightDigits(value)}`);
   if (!sum || sum.parts.length <= ROWS) return [formula, shown];
@@ -109,13 +135,14 @@ function rowsOf(tree) {
 }
 
 function madeOf(tree) {
+  if (tree.grid) return [make("p", {}, "the same number as ", goTo(tree.grid, tree.index))];
   const groups = new Map();
   for (const { grid, index } of numbersIn(tree))
     groups.set(grid, [...groups.get(grid) ?? [], index]);
   const from = make("p", { className: "from" }, "made of ");
   for (const [grid, indices] of groups) {
-    const amount = new Set(indices).size;
-    from.append(goTo(grid, indices[0], amount > 1 ? `${amount} of ${grid.name}` : grid.name), " ");
+    const amount = new Set(indices).size, name = nameOf(grid, indices[0]).replace(/\[.*/, "");
+    from.append(goTo(grid, indices[0], amount > 1 ? `${amount} of ${name}` : name), " ");
   }
   const rows = rowsOf(tree), table = make("table", {});
   const more = make("button", {}, `all ${rows.length}`);
@@ -126,10 +153,10 @@ function madeOf(tree) {
 
 // A row of the table: the numbers of a term, and what they come to.
 function termRow(term) {
-  const names = make("td", {});
-  for (const { grid, index } of numbersIn(term)) {
+  const names = make("td", {}), used = numbersIn(term);
+  for (const { grid, index } of used) {
     if (names.childNodes.length) names.append(term.sign === "*" ? " × " : ", ");
-    names.append(goTo(grid, index), ` ${shortly(grid.values[index])}`);
+    names.append(goTo(grid, index), term.grid ? "" : ` ${shortly(grid.values[index])}`);
   }
   return make("tr", {}, names, make("td", {}, shortly(valueOf(term))));
 }
@@ -140,7 +167,7 @@ function gradientPart(grid, index) {
   if (grid.of) return [make("p", {}, "This is the gradient of ", goTo(grid.of, index), ".")];
   if (!grid.gradient) return [];
   const value = grid.gradient.values[index];
-  return [make("p", {}, "The loss by this number: ",
+  return [make("p", {}, "How fast the loss grows with it: ",
     goTo(grid.gradient, index), ` = ${shortly(value)}`)];
 }
 
