@@ -67,6 +67,7 @@ def compare(case, grids):
             value = got.reshape(-1)[index]
             for formula in formulas:
                 check_close(eval(formula, dict(NAMES)), value, f"{what}: {formula[:200]}")
+        assert grid["words"] != "a part of a gradient", f"{what}: not in WORDS"
     check_gradients(grids, grads, len(ids))
 
 

@@ -29,6 +29,7 @@ function describe(grid) {
   const { id, name, kind, shape, lines, formula } = grid;
   const found = { id, name, kind, shape, lines, formula, offset, formulas: [] };
   found.gradient = grid.gradient?.id;
+  found.words = vm.runInThisContext("wordsOf")(grid);
   output.push(Buffer.from(Float64Array.from(grid.values).buffer));
   offset += grid.size;
   for (let n = 0; n < formulas; n++) {

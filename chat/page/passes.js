@@ -21,7 +21,7 @@ function trunkForward(pass) {
     + "row is the beginning of its residual stream, to which every block adds.");
   const text = { letter: "T", name: "position", size: T.size };
   pass.add(new Given({
-    id: "ids", name: "tokens", axes: [text], formula: "the text, cut by the tokenizer",
+    id: "ids", name: "tokens", axes: [text], formula: "tokens[t]: the text, cut by the tokenizer",
     lines: [], kind: "given",
   }, Float64Array.from(model.ids)));
   const x = isLlama ? embedOfLlama(pass, V) : embed(pass, V);

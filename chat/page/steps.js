@@ -75,8 +75,9 @@ class Pass {
   parameter(name, axes) {
     const there = this.get(name);
     if (there) return there;
-    const about = { id: name, name, axes, formula: "learned in training", lines: [] };
-    return this.add(new Given({ ...about, kind: "parameter" }, this.model.parameters[name].values));
+    const formula = "one of the numbers that training changes";
+    const about = { id: name, name, axes, formula, lines: [], kind: "parameter" };
+    return this.add(new Given(about, this.model.parameters[name].values));
   }
 
   // A grid that is there already is the gradient of another.

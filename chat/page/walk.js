@@ -213,7 +213,7 @@ function hover(grid, index, event) {
 function paint(entry) {
   entry.isDrawn = true;
   entry.sheet.paint(entry.canvas);
-  const title = `full colour: ±${shortly(entry.sheet.full)}`;
+  const title = `${wordsOf(entry.grid)}; full colour: ±${shortly(entry.sheet.full)}`;
   Object.assign(entry.figure.querySelector("figcaption"), { title });
 }
 

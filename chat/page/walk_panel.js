@@ -42,7 +42,8 @@ function showPanel(grid, index, tree) {
   const value = grid.values[index], place = placeOf(grid, index);
   const head = make("div", { className: "head" },
     make("h3", {}, grid.name), make("span", { className: "id" }, grid.id),
-    make("p", {}, place), make("p", { className: "value" }, eightDigits(value)));
+    make("p", { className: "soft" }, wordsOf(grid)), make("p", {}, place),
+    make("p", { className: "value" }, eightDigits(value)));
   const parts = [head, lensOf(grid, index), ...linesPart(grid), ...formulaPart(grid, value, tree)];
   if (tree !== null) parts.push(...madeOf(tree));
   parts.push(...gradientPart(grid, index), ...usesPart(grid));
@@ -50,7 +51,7 @@ function showPanel(grid, index, tree) {
   $("walk_panel").scrollTop = 0;
   const count = tree === null ? 0 : numbersIn(tree).length;
   $("walk_said").textContent = `${grid.id}, ${place || "one number"}: ${shortly(value)}. `
-    + (count ? `${grid.formula}. Made of ${count} numbers.` : `${grid.formula}.`);
+    + `${wordsOf(grid)}. ${grid.formula}. ` + (count ? `Made of ${count} numbers.` : "");
 }
 
 // The numbers around the chosen one, enlarged; one can be chosen there too.
