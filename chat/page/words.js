@@ -68,6 +68,8 @@ const WORDS = {
   dlogits: "what the loss wants: a smaller logit where this is positive",
   along_ones: "the part of dn that would shift the whole row: a norm takes shifts away",
   along_n: "the part of dn that would stretch the row: a norm takes stretches away",
+  "ln_1.dx": "the gradient by what this norm read: added to the stream's",
+  "ln_2.dx": "the gradient by what this norm read: added to the stream's",
   dt_dx: "the slope of tanh's part of GELU",
   dy_dx: "the slope of GELU at each unit's input",
   do_o: "the part of dp that would raise a whole row of p: softmax takes it away",
