@@ -22,6 +22,7 @@ Serving over HTTP:
     batching        one writer of the replies of all clients
     writer_process  the same in a process of its own
     inside          attention, and what the model would say after each layer
+    walk            one pass, forward and back, for a browser that computes it itself
 
 Reading what align.py learns from:
     chats           files of conversations, comparisons and tasks

@@ -13,7 +13,7 @@ import urllib.parse
 from pathlib import Path
 
 import bpe
-from chat import api, fields, generate, inside, models, walk
+from chat import api, fields, generate, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
@@ -191,17 +191,6 @@ def look(handler, body):
         return Answer({"model": name, "special": special, **found})
 
     return description if layer is None or head is None else attention
-
-
-def walked(handler, body):
-    """What a browser needs to compute one pass through a model itself (walk.describe)."""
-    _, writer = handler.model_of(body, BASES + ASSISTANTS)
-    ids = ids_to_look_at(body, writer)
-    try:
-        found, weights = walk.describe((writer.params, writer.cfg, writer.tokenizer), ids)
-    except ValueError as e:
-        raise Refused(400, str(e), "text") from None
-    return Answer({**found, "weights": base64.b64encode(weights.tobytes()).decode()})
 
 
 def cut(handler, body):

@@ -33,7 +33,7 @@ MOST_PARAMETERS = 8_000_000     # a browser makes as many gradients, in float64
 SHOWN = re.compile(r"\w+_(forward|backward)|attention_scores|split_heads|join_heads|"
                    r"rotary_tables|turns_of|loss_and_grads")
 
-# ----------------------------------------------------------------------- the lines of the definition
+# ------------------------------------------------------------------------ lines of the definition
 
 
 def assigned(statement):
@@ -92,10 +92,10 @@ def lines_of(family):
     return found
 
 
-# ------------------------------------------------------------------------------ what the browser gets
+# ----------------------------------------------------------------------------- what a browser gets
 
 
-def check(cfg, ids):
+def check_size(cfg, ids):
     """ValueError unless a text and its model are small enough for a browser."""
     if not 1 <= len(ids) <= MOST_TOKENS:
         raise ValueError(f"the text has {len(ids)} tokens, a walk has 1 to {MOST_TOKENS}; "
@@ -126,7 +126,7 @@ def describe(model, ids):
     ValueError for a text or a model that is too large.
     """
     params, cfg, tokenizer = model
-    check(cfg, ids)
+    check_size(cfg, ids)
     family = families.of(cfg)
     parameters, weights = [], []
     for name in families.shapes(cfg):
@@ -223,7 +223,7 @@ def main(argv=None):
         prog="python -m chat.walk",
         description="Write one pass through a model, every number of it, as one HTML file.",
     )
-    parser.add_argument("text", help=f"at most {MOST_TOKENS} tokens; special ones may be written out")
+    parser.add_argument("text", help=f"of at most {MOST_TOKENS} tokens; special ones may stand in it")
     parser.add_argument("--out", default="walk.html", metavar="FILE",
                         help="the file to write (default: %(default)s)")
     models.add_options(parser)

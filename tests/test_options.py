@@ -83,6 +83,7 @@ COMMANDS = {
     "model/llama.py": "",
     "model/lora.py": "",
     "chat/inside.py x": "--run --model --dtype",
+    "chat/walk.py x": "--run --model --out",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",

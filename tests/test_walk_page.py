@@ -1,4 +1,4 @@
-"""chat/walk.py and the page's scripts of the walk: every number is gpt.py's, and its formula says so.
+"""chat/walk.py and the walk in the page: every number is gpt.py's, and its formula gives it.
 
 tests/test_walk.py is for model/walk.py. The scripts run under node; tests/peers/test_walk_peers.py
 has the view in a browser, and the demo's model.
@@ -40,7 +40,7 @@ def random_config(rng, family):
 
 
 def random_case(rng, cfg):
-    """(model, ids, targets, weights) of a random model, far from the start, where gradients are 0."""
+    """(model, ids, targets, weights) of a random model, away from the start of training."""
     params = families.of(cfg).init(cfg, int(rng.integers(1000)))
     for p in params.values():
         p += (0.3 * rng.standard_normal(p.shape)).astype(np.float32)
@@ -120,7 +120,7 @@ def test_a_wrong_number_is_found(tmp_path):
         compare(case, grids)
 
 
-# ------------------------------------------------------------------------ the lines of the definition
+# ------------------------------------------------------------------------ lines of the definition
 
 
 def test_what_statements_make():
@@ -218,10 +218,12 @@ def test_the_file(tmp_path):
     assert f"{len(text.encode()):,} bytes" in done.stdout
     assert not re.search(r'(?:src|href)="(?!data:,)|url\(|@import|https?://', text)
     about = json.loads(re.search(r'id="walk_about">(.*?)</script>', text, re.S)[1])
-    assert about["ids"] == [*BEGIN, *TOK.encode("the lamp <")] and "gpt.mlp_forward" in about["lines"]
+    assert about["ids"] == [*BEGIN, *TOK.encode("the lamp <")]
+    assert "gpt.mlp_forward" in about["lines"]
     scripts = [(page.FOLDER / name).read_text(encoding="utf-8") for name in walk.SCRIPTS]
     assert all(script in text for script in scripts)
-    assert re.findall(r'<section id="(\w+)"', text) == ["view_walk"] and 'id="walk_form"' not in text
+    assert re.findall(r'<section id="(\w+)"', text) == ["view_walk"]
+    assert 'id="walk_form"' not in text
     done = run_script("chat/walk.py", "lamp " * 50, "--model", tmp_path, "--out", out)
     assert done.returncode == 1 and "a walk has 1 to 32" in done.stderr
 

@@ -1,7 +1,7 @@
 """walking.py: gpt.py's own numbers, line by line, and the page's for the same text, from node.
 
-traced() runs loss_and_grads and keeps what each line of each call made. walked() runs the scripts of
-the page under node and returns every grid that they make.
+traced() runs loss_and_grads and keeps what each line of each call made. walked() runs the page's
+scripts under node and returns every grid that they make.
 """
 
 import json
@@ -30,7 +30,7 @@ def node():
     return path
 
 
-# ------------------------------------------------------------------------------ gpt.py, line by line
+# ----------------------------------------------------------------------------- gpt.py, line by line
 
 
 class Tracer:

@@ -55,17 +55,17 @@ function valueOf(expression) {
   return expression.sign === "-" ? values[0] - values[1] : values[0] / values[1];
 }
 
-// A number with eight digits, as JavaScript and Python read it; inf for infinity.
-function eightDigits(x) {
+// A number with nine digits, as JavaScript and Python read it; inf for infinity.
+function nineDigits(x) {
   if (!Number.isFinite(x)) return String(x).replace("Infinity", "inf").replace("NaN", "nan");
-  return String(Number(x.toPrecision(8)));
+  return String(Number(x.toPrecision(9)));
 }
 
 // An expression as text, with the numbers put in: plain arithmetic that a computer can evaluate.
 // Of a sum of more than `most` parts only the largest are written, and the sum of the others.
 function spelledOut(expression, most = Infinity) {
-  if (typeof expression === "number") return eightDigits(expression);
-  if (expression.grid) return eightDigits(valueOf(expression));
+  if (typeof expression === "number") return nineDigits(expression);
+  if (expression.grid) return nineDigits(valueOf(expression));
   const texts = shortened(expression, most).map(part => spelledOut(part, most));
   if (expression.name) return `${expression.name}(${texts.join(", ")})`;
   if (expression.sign === "+") return texts.reduce(added);

@@ -46,9 +46,8 @@ async function walkOfFile() {
 
 // Lay out the passes of a model and its text, and choose the first number.
 function startWalk(model) {
-  const began = performance.now();
-  delete $("walk").dataset.forwardMs;
-  delete $("walk").dataset.drawnMs;
+  performance.mark("walk: begun");
+  delete $("walk").dataset.drawn;
   walk.forward = forwardPass(model);
   walk.figures.clear();
   walk.past = [];
@@ -61,7 +60,7 @@ function startWalk(model) {
   walk.at = null;
   const x = walk.forward.get("x");
   select(x, Math.max(0, T - 2) * x.shape[1], { scroll: false, focus: false });
-  drawAll(began);
+  drawAll();
 }
 
 const pieceOf = id => visible(walk.forward.model.pieces[id] || `#${id}`);
@@ -121,11 +120,11 @@ function layBackward() {
 }
 
 function changeTarget(change) {
-  const began = performance.now(), { grid, index } = walk.at;
+  const { grid, index } = walk.at;
   change();
   const there = walk.backward.get(grid.id);
   if (there) select(there, index, { scroll: false, focus: false });
-  drawAll(began);
+  drawAll();
 }
 
 // The parameters with the largest gradients: what a step of training would change most.
@@ -218,17 +217,17 @@ function paint(entry) {
 }
 
 // Make and draw all grids, in slices between which the browser can do other things.
-function drawAll(began) {
+function drawAll() {
   const turn = ++walk.turn, entries = [...walk.figures.values()].filter(entry => !entry.isDrawn);
   const slice = () => {
     if (turn !== walk.turn) return;
     const until = performance.now() + SLICE_MS;
     while (entries.length && performance.now() < until) paint(entries.shift());
-    const isForward = entries.length && walk.forward.get(entries[0].grid.id);
-    if (!isForward) $("walk").dataset.forwardMs ??= Math.round(performance.now() - began);
+    if (!entries.some(({ grid }) => walk.forward.get(grid.id))) performance.mark("walk: forward");
     if (entries.length) return setTimeout(slice);
     showMost();
-    $("walk").dataset.drawnMs = Math.round(performance.now() - began);
+    performance.mark("walk: all");
+    $("walk").dataset.drawn = "all";
   };
   slice();
 }

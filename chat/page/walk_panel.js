@@ -43,7 +43,7 @@ function showPanel(grid, index, tree) {
   const head = make("div", { className: "head" },
     make("h3", {}, grid.name), make("span", { className: "id" }, grid.id),
     make("p", { className: "soft" }, wordsOf(grid)), make("p", {}, place),
-    make("p", { className: "value" }, eightDigits(value)));
+    make("p", { className: "value" }, nineDigits(value)));
   const parts = [head, lensOf(grid, index), ...linesPart(grid), ...formulaPart(grid, value, tree)];
   if (tree !== null) parts.push(...madeOf(tree));
   parts.push(...gradientPart(grid, index), ...usesPart(grid));
@@ -115,7 +115,7 @@ function formulaPart(grid, value, tree) {
   if (tree === null) return [formula];
   if (tree.grid) return [formula];
   const short = spelledOut(tree, ROWS), sum = longestSum(tree);
-  const shown = make("p", { className: "formula numbers" }, `${short} = ${eightDigits(value)}`);
+  const shown = make("p", { className: "formula numbers" }, `${short} = ${nineDigits(value)}`);
   if (!sum || sum.parts.length <= ROWS) return [formula, shown];
   const all = make("details", {}, make("summary", {}, `all ${sum.parts.length} terms`));
   all.ontoggle = () => {
