@@ -223,7 +223,7 @@ def main(argv=None):
         prog="python -m chat.walk",
         description="Write one pass through a model, every number of it, as one HTML file.",
     )
-    parser.add_argument("text", help=f"of at most {MOST_TOKENS} tokens; special ones may stand in it")
+    parser.add_argument("text", help=f"at most {MOST_TOKENS} tokens; special ones may be in it")
     parser.add_argument("--out", default="walk.html", metavar="FILE",
                         help="the file to write (default: %(default)s)")
     models.add_options(parser)
