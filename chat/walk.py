@@ -162,7 +162,7 @@ def walked(handler, body):
 
 # ------------------------------------------------------------------------------ the file to send
 
-SCRIPTS = ["common.js", "arithmetic.js", "steps.js", "attention.js", "blocks.js", "passes.js",
+SCRIPTS = ["common.js", "arithmetic.js", "steps.js", "heads.js", "blocks.js", "passes.js",
            "sheet.js", "unpack.js", "words.js", "walk_panel.js", "walk.js"]
 UNSAFE = [0, 10, 13, 60]        # NUL, line ends and "<" do not come through HTML as they are
 

@@ -17,7 +17,7 @@ import gpt
 from chat import page, walk
 from model import families, llama
 
-SCRIPTS = ["arithmetic.js", "steps.js", "attention.js", "blocks.js", "passes.js", "words.js"]
+SCRIPTS = ["arithmetic.js", "steps.js", "heads.js", "blocks.js", "passes.js", "words.js"]
 DRIVER = Path(__file__).with_name("walking.js")
 MODULES = {gpt.__file__: "gpt", llama.__file__: "llama"}
 

@@ -111,7 +111,7 @@ function axesOf({ family, config, ids }) {
 /* ---- operations: a forward, and its backward below it */
 
 // The mean over the last axis of a grid, or of the products of two grids.
-function meanOf(about, x, y = null) {
+function rowMean(about, x, y = null) {
   const width = x.shape.at(-1), place = (i, k) => i * width + k;
   const inputs = y ? [[x, place], [y, place]] : [[x, place]];
   const part = y ? (o, a, b) => o.times(a, b) : (o, a) => a;
@@ -143,11 +143,11 @@ function layernormForward(pass, prefix, key, x) {
   const rows = x.axes.slice(0, -1), row = rowOf(x.shape.at(-1)), column = columnOf(x.shape.at(-1));
   return pass.within("gpt.layernorm_forward", key, () => {
     const about = abouts(pass, prefix);
-    const mean = pass.add(meanOf(about("mean", rows, "mean[t] = (Σ_c x[t,c]) / C", "d"), x));
+    const mean = pass.add(rowMean(about("mean", rows, "mean[t] = (Σ_c x[t,c]) / C", "d"), x));
     const d = pass.add(new Cellwise(
       about("d", x.axes, "d[t,c] = x[t,c] - mean[t]"),
       [[x, sameCell], [mean, row]], (o, x, mean) => o.minus(x, mean)));
-    const variance = pass.add(meanOf(
+    const variance = pass.add(rowMean(
       about("variance", rows, "variance[t] = (Σ_c d[t,c] · d[t,c]) / C"), d, d));
     const rstd = pass.add(new Cellwise(
       about("rstd", rows, "rstd[t] = 1 / sqrt(variance[t] + eps)"),
@@ -166,7 +166,7 @@ function rmsnormForward(pass, prefix, key, x) {
   const rows = x.axes.slice(0, -1), row = rowOf(x.shape.at(-1)), column = columnOf(x.shape.at(-1));
   return pass.within("llama.rmsnorm_forward", key, () => {
     const about = abouts(pass, prefix);
-    const meanSquare = pass.add(meanOf(
+    const meanSquare = pass.add(rowMean(
       about("mean_square", rows, "mean_square[t] = (Σ_c x[t,c] · x[t,c]) / C"), x, x));
     const rrms = pass.add(new Cellwise(
       about("rrms", rows, "rrms[t] = 1 / sqrt(mean_square[t] + eps)"),
@@ -198,9 +198,9 @@ function normBackward(pass, prefix, key, dy) {
     const dn = pass.gradient(n, new Cellwise(
       about("dn", n.axes, "dn[t,c] = dy[t,c] · w[c]"),
       [[dy, sameCell], [w, column]], (o, dy, w) => o.times(dy, w)));
-    const ones = b && pass.add(meanOf(
+    const ones = b && pass.add(rowMean(
       about("along_ones", rstd.axes, "along_ones[t] = (Σ_c dn[t,c]) / C"), dn));
-    const alongN = pass.add(meanOf(
+    const alongN = pass.add(rowMean(
       about("along_n", rstd.axes, "along_n[t] = (Σ_c dn[t,c] · n[t,c]) / C"), dn, n));
     const inputs = [[rstd, row], [dn, sameCell], [n, sameCell], [alongN, row]];
     if (!b) return pass.add(new Cellwise(

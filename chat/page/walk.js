@@ -16,6 +16,7 @@ const walk = {
 };
 const SLICE_MS = 24;                    // of drawing, between two chances for the browser
 const LIKELIEST = 200;                  // targets that are offered
+const WIDEST = 690;                     // CSS pixels: a column of another array fits beside it
 
 /* ---- from the server, or from the file itself */
 
@@ -30,9 +31,9 @@ async function walkText() {
 }
 
 function beginWalk() {
-  const options = about.models.map(name =>
+  const models = about.models.map(name =>
     make("option", { value: name, selected: name === about.base }, name));
-  $("walk_model").append(...options);
+  $("walk_model").replaceChildren(...models);
   $("walk_form").onsubmit = event => { event.preventDefault(); walkText(); };
   walkText();
 }
@@ -53,6 +54,7 @@ function startWalk(model) {
   walk.past = [];
   $("walk_forward").replaceChildren(...walk.forward.sections.map(sectionOf));
   fillTokens(model);
+  $("walk_sizes").textContent = sizesOf(model);
   const T = model.ids.length;
   $("walk_position").replaceChildren(...[...Array(T).keys(), -1].map(positionOption));
   $("walk_position").value = Math.max(0, T - 2);
@@ -64,6 +66,13 @@ function startWalk(model) {
 }
 
 const pieceOf = id => visible(walk.forward.model.pieces[id] || `#${id}`);
+
+// The sizes of the model in words.
+function sizesOf({ family, config }) {
+  const sizes = `${config.n_layer} blocks, ${config.n_head} heads, ${config.n_embd} channels, `
+    + `${count(config.vocab_size)} tokens in the vocabulary: ${count(config.n_params)} parameters`;
+  return (family === "llama" ? "A Llama with " : "A GPT-2 with ") + sizes + ".";
+}
 
 // The text in tokens, and what the model expects after it.
 function fillTokens({ ids, config }) {
@@ -140,8 +149,8 @@ function showMost() {
   }
   found.sort((a, b) => Math.abs(b.gradient) - Math.abs(a.gradient));
   const rows = found.slice(0, 5).map(({ grid, index, gradient }) => make("li", {},
-    make("button", { onclick: () => select(grid, index) }, nameOf(grid, index)),
-    ` ${shortly(grid.values[index])}, and the loss by it: ${shortly(gradient)}`));
+    goTo(grid, index, `${grid.id}[${grid.coordinates(index).join(",")}]`),
+    ` is ${shortly(grid.values[index])}, its gradient ${shortly(gradient)}`));
   $("walk_most").replaceChildren(
     note("A small step down the gradient would change these parameters most, the first above all:"),
     make("ol", {}, ...rows));
@@ -160,11 +169,11 @@ function sectionOf(section) {
 function cellSize({ grid, rows, columns }) {
   const T = walk.forward.model.ids.length;
   if (!grid.axes.some(axis => axis.letter === "T")) {
-    const side = Math.min(3, 820 / columns, 192 / rows);
+    const side = Math.min(3, WIDEST / columns, 192 / rows);
     return [side, rows === 1 ? 10 : side];
   }
   const high = Math.max(5, Math.min(14, 112 / T));
-  return [Math.min(high, Math.max(3, 360 / columns), 820 / columns), high];
+  return [Math.min(high, Math.max(3, 360 / columns), WIDEST / columns), high];
 }
 
 function figureOf(grid) {
@@ -204,7 +213,8 @@ function hover(grid, index, event) {
   const tip = $("walk_hover");
   tip.hidden = index === null || event.pointerType !== "mouse";
   if (tip.hidden) return;
-  tip.textContent = `${nameOf(grid, index)} = ${shortly(grid.values[index])}`;
+  const place = placeInWords(grid, index);
+  tip.textContent = `${nameOf(grid, index)} = ${shortly(grid.values[index])}\n${place}`;
   const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
   tip.style.transform = `translate(${left}px, ${event.clientY + 16}px)`;
 }

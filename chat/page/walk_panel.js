@@ -21,7 +21,7 @@ function nameOf(grid, index) {
 }
 
 // The coordinates in words: position 5 "eats", channel 17.
-function placeOf(grid, index) {
+function placeInWords(grid, index) {
   const { ids } = walk.forward.model;
   const words = grid.coordinates(index).map((at, axis) => {
     const { letter, name } = grid.axes[axis];
@@ -34,12 +34,12 @@ function placeOf(grid, index) {
 
 // A button that goes to a number.
 function goTo(grid, index, text = nameOf(grid, index)) {
-  const title = `${grid.id}: ${placeOf(grid, index)}`;
+  const title = `${grid.id}: ${placeInWords(grid, index)}`;
   return make("button", { className: "number", title, onclick: () => select(grid, index) }, text);
 }
 
 function showPanel(grid, index, tree) {
-  const value = grid.values[index], place = placeOf(grid, index);
+  const value = grid.values[index], place = placeInWords(grid, index);
   const head = make("div", { className: "head" },
     make("h3", {}, grid.name), make("span", { className: "id" }, grid.id),
     make("p", { className: "soft" }, wordsOf(grid)), make("p", {}, place),

@@ -1,5 +1,5 @@
 "use strict";
-/* attention.js: the steps of attention, forward and back, for both families of models.
+/* heads.js: the steps of attention, forward and back, for both families of models.
 
    As in steps.js, each function is one of gpt.py or model/llama.py. */
 
