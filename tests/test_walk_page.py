@@ -196,7 +196,7 @@ def test_packed_weights_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(5001).astype("<f4")
     weights[:5] = [0.0, -0.0, 1e-42, -3e38, np.inf]
-    packed = walk.zlib.compress(walk.planes(weights), 9)
+    packed = walk.compressed(walk.planes(weights))
     text = walk.as_text(packed)
     assert not set(map(chr, walk.UNSAFE)) & set(text)
     assert len(text.encode("utf-8")) <= 8 / 7 * len(packed) + 2

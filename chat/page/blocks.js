@@ -149,7 +149,7 @@ function llamaMlpBackward(pass, prefix, n, dy) {
 
 /* ---- the block itself, which is the same in both */
 
-const NORM = { gpt: "Layer norm", llama: "RMS norm" };
+const NORM = { gpt: "layer norm", llama: "RMS norm" };
 const ABOUT = {
   norm: "Each position's row is brought to one size, so that what reads it finds the same scale.",
   attention: "Each position asks (q) all positions up to itself (k), and takes a mean of what they "

@@ -16,7 +16,7 @@ const walk = {
 };
 const SLICE_MS = 24;                    // of drawing, between two chances for the browser
 const LIKELIEST = 200;                  // targets that are offered
-const WIDEST = 690;                     // CSS pixels: a column of another array fits beside it
+const WIDEST = 660;                     // CSS pixels: a column of another array fits beside it
 
 /* ---- from the server, or from the file itself */
 

@@ -5,12 +5,12 @@
 const ROWS = 8;                         // of a long sum that are shown at first
 const LENS = { rows: 5, columns: 19 };  // numbers that the lens shows
 
-// A number with four digits.
-function shortly(x) {
+// A number with four digits, or so many.
+function shortly(x, most = 4) {
   if (!Number.isFinite(x)) return Number.isNaN(x) ? "nan" : x < 0 ? "-inf" : "inf";
   const size = Math.abs(x);
   if (Number.isInteger(x) && size < 1e6) return String(x);
-  return size < 1e-3 || size >= 1e5 ? x.toExponential(2) : String(Number(x.toPrecision(4)));
+  return size < 1e-3 || size >= 1e5 ? x.toExponential(2) : String(Number(x.toPrecision(most)));
 }
 
 // qkv[5,17]; of a parameter c_attn.w[3,17], without its block
@@ -157,7 +157,7 @@ function termRow(term) {
   const names = make("td", {}), used = numbersIn(term);
   for (const { grid, index } of used) {
     if (names.childNodes.length) names.append(term.sign === "*" ? " × " : ", ");
-    names.append(goTo(grid, index), term.grid ? "" : ` ${shortly(grid.values[index])}`);
+    names.append(goTo(grid, index), term.grid ? "" : ` ${shortly(grid.values[index], 3)}`);
   }
   return make("tr", {}, names, make("td", {}, shortly(valueOf(term))));
 }
