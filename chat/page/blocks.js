@@ -150,27 +150,21 @@ function llamaMlpBackward(pass, prefix, n, dy) {
 /* ---- the block itself, which is the same in both */
 
 const NORM = { gpt: "layer norm", llama: "RMS norm" };
-const ABOUT = {
-  norm: "Each position's row is brought to one size, so that what reads it finds the same scale.",
-  attention: "Each position asks (q) all positions up to itself (k), and takes a mean of what they "
-    + "offer (v). Each head asks another question.",
-  mlp: "Each position by itself: units that fire on what they find, and what they add.",
-};
 
 function blockForward(pass, i, x) {
   const prefix = `h.${i}`, { isLlama } = pass, norm = NORM[pass.model.family];
   const attend = isLlama ? llamaAttentionForward : selfAttentionForward;
   const think = isLlama ? llamaMlpForward : mlpForward;
   return pass.within(pass.own("block_forward"), "x#2", () => {
-    pass.section(`Block ${i}: ${norm} before attention`, ABOUT.norm, i);
+    pass.section(`Block ${i}: ${norm} before attention`, "norm", ABOUT.norm, i);
     let n = normForward(pass, `${prefix}.ln_1`, "n", x);
-    pass.section(`Block ${i}: attention`, ABOUT.attention, i);
+    pass.section(`Block ${i}: attention`, "attn", ABOUT.attention, i);
     const a = attend(pass, prefix, n);
     const formula = "x[t,c] = x[t,c] + y[t,c]: attention's result is added to the stream";
     x = pass.add(sumOf(pass.about(`${prefix}.attn.x`, x.axes, "x", formula), x, a));
-    pass.section(`Block ${i}: ${norm} before the MLP`, ABOUT.norm, i);
+    pass.section(`Block ${i}: ${norm} before the MLP`, "norm", ABOUT.norm, i);
     n = normForward(pass, `${prefix}.ln_2`, "n#2", x);
-    pass.section(`Block ${i}: MLP`, ABOUT.mlp, i);
+    pass.section(`Block ${i}: MLP`, "MLP", ABOUT.mlp, i);
     const m = think(pass, prefix, n), added = "x[t,c] = x[t,c] + y[t,c]: so is the MLP's";
     return pass.add(sumOf(pass.about(`${prefix}.mlp.x`, x.axes, "x#2", added), x, m));
   });
@@ -185,15 +179,15 @@ function blockBackward(pass, i, before, dx) {
   const think = isLlama ? llamaMlpBackward : mlpBackward;
   const twice = "dx[t,c] = dx[t,c] + dnorm[t,c], as x went into the sum and into the norm";
   return pass.within(pass.own("block_backward"), "dx", () => {
-    pass.section(`Back through block ${i}: MLP`, "From what it added to what it read.", i);
+    pass.section(`Back through block ${i}: MLP`, "MLP", ABOUT.partBack, i);
     let dn = think(pass, prefix, n2, pass.link(m, dx));
-    pass.section(`Back through block ${i}: ${norm} before the MLP`, "", i);
+    pass.section(`Back through block ${i}: ${norm} before the MLP`, "norm", ABOUT.normBack, i);
     let dNorm = normBackward(pass, `${prefix}.ln_2`, "dnorm", dn);
     const after = pass.about(`${d}.attn.dx`, middle.axes, "dx", twice);
     dx = pass.gradient(middle, sumOf(after, dx, dNorm));
-    pass.section(`Back through block ${i}: attention`, "From what it added to what it read.", i);
+    pass.section(`Back through block ${i}: attention`, "attn", ABOUT.partBack, i);
     dn = attend(pass, prefix, n1, pass.link(a, dx));
-    pass.section(`Back through block ${i}: ${norm} before attention`, "", i);
+    pass.section(`Back through block ${i}: ${norm} before attention`, "norm", ABOUT.normBack, i);
     dNorm = normBackward(pass, `${prefix}.ln_1`, "dnorm#2", dn);
     return pass.gradient(before, sumOf(pass.about(`${d}.dx`, middle.axes, "dx#2", twice),
                                        dx, dNorm));

@@ -17,8 +17,7 @@ function forwardPass(model) {
 
 function trunkForward(pass) {
   const { model, isLlama } = pass, { T, S, V, C } = pass.axes;
-  pass.section("Text and embedding", "The text in tokens. Each looks up its row of a table; that "
-    + "row is the beginning of its residual stream, to which every block adds.");
+  pass.section("Text and embedding", "embedding", ABOUT.embedding);
   const text = { letter: "T", name: "position", size: T.size };
   pass.add(new Given({
     id: "ids", name: "tokens", axes: [text], formula: "tokens[t]: the text, cut by the tokenizer",
@@ -32,7 +31,7 @@ function trunkForward(pass) {
   }, Float64Array.from({ length: T.size ** 2 }, see)));
   let stream = x;
   for (let i = 0; i < model.config.n_layer; i++) stream = blockForward(pass, i, stream);
-  pass.section(`Last ${NORM[model.family]}`, "The stream after all blocks, brought to one size.");
+  pass.section(`Last ${NORM[model.family]}`, "norm", ABOUT.lastNorm);
   return normForward(pass, "ln_f", "y", stream);
 }
 
@@ -73,8 +72,7 @@ const headName = ({ parameters }) =>
 
 function headForward(pass, y) {
   const { T, V, C } = pass.axes, row = rowOf(V.size), place = (i, k) => i * V.size + k;
-  pass.section("Logits and probabilities", "One number for each token of the vocabulary: how well "
-    + "its row of the table fits the stream. Softmax makes them the probability to come next.");
+  pass.section("Logits and probabilities", "logits", ABOUT.logits);
   const head = pass.parameter(headName(pass.model), [V, C]);
   const logits = pass.add(new Product(
     pass.about("logits", [T, V], "logits", "logits[t,v] = Σ_c y[t,c] · head[v,c]"),
@@ -115,8 +113,7 @@ function backwardPass(before, targets, weights) {
 
 function lossForward(pass, targets, weights) {
   const { T, V } = pass.axes, given = { kind: "given" };
-  pass.section("The loss", "How surprised the model is by the target, in nats: minus the logarithm "
-    + "of its probability. From here on each number says how the loss grows with it.");
+  pass.section("The loss", "loss", ABOUT.loss);
   const chosen = pass.add(new Given({
     ...pass.about("targets", [T], "targets", "the target of each position"), ...given,
   }, Float64Array.from(targets)));
@@ -136,8 +133,7 @@ function lossForward(pass, targets, weights) {
 function headBackward(pass) {
   const { T, V, C } = pass.axes, logits = pass.get("logits"), y = pass.get("ln_f.y");
   const targets = pass.get("targets").values, head = pass.get(headName(pass.model));
-  pass.section("Back through the logits", "A logit's gradient is its probability; that of the "
-    + "target is less by one. A step down the gradient raises the target and lowers the others.");
+  pass.section("Back through the logits", "logits", ABOUT.logitsBack);
   const isTarget = (_, i) => targets[Math.floor(i / V.size)] === i % V.size ? 1 : 0;
   const oneHot = pass.add(new Given({
     ...pass.about("onehot", [T, V], "nll", "1 at the target of each position, else 0"),
@@ -162,12 +158,11 @@ function headBackward(pass) {
 
 function trunkBackward(pass, dy) {
   const { n_layer } = pass.model.config;
-  pass.section(`Back through the last ${NORM[pass.model.family]}`, "");
+  pass.section(`Back through the last ${NORM[pass.model.family]}`, "norm", ABOUT.lastNormBack);
   const read = i => pass.get(i ? `h.${i - 1}.mlp.x` : "x");         // what block i read
   let dx = pass.link(read(n_layer), normBackward(pass, "ln_f", "dx", dy));
   for (let i = n_layer - 1; i >= 0; i--) dx = blockBackward(pass, i, read(i), dx);
-  pass.section("Back to the embedding", "A row of a table receives the gradients of all positions "
-    + "that looked it up.");
+  pass.section("Back to the embedding", "embedding", ABOUT.embeddingBack);
   const of = abouts(pass, "d.embedding");
   if (pass.isLlama) {
     tableBackward(pass, of("dwte", [pass.axes.V, pass.axes.C], LOOKED_UP, "grads['wte.weight']#2"),

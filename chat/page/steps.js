@@ -20,12 +20,13 @@ class Pass {
     this.before = before;                   // the forward pass, for a backward one
     this.grids = new Map(before?.grids);    // {id: grid}
     this.calls = { ...before?.calls };      // {function: how many calls of it so far}
-    this.sections = [];                     // [{ title, layer, about, grids }]
+    this.sections = [];                     // [{ title, short, about, layer, grids }]
     this.stack = [];                        // the functions that are running
   }
 
-  section(title, about, layer = null) {
-    this.sections.push({ title, about, layer, grids: [] });
+  // From here on grids belong to a part of the model. layer: the block, if it is in one.
+  section(title, short, about, layer = null) {
+    this.sections.push({ title, short, about, layer, grids: [] });
   }
 
   add(grid) {

@@ -261,7 +261,7 @@ function select(grid, index, { scroll = true, focus = true, isBack = false } = {
   if (focus) entry.canvas.focus({ preventScroll: true });
   mark(entry, index, tree);
   if (scroll) entry.frame.scrollIntoView({ block: "nearest", inline: "nearest" });
-  $("walk_section").value = entry.section;
+  showSection(entry.section);
   showPanel(grid, index, tree);
 }
 
@@ -371,21 +371,59 @@ function onWalkKey(event) {
   step();
 }
 
+/* ---- the map of the model */
+
+const allSections = () => [...walk.forward.sections, ...walk.backward.sections];
+
 function fillSections() {
-  const all = [...walk.forward.sections, ...walk.backward.sections];
-  all.forEach((section, n) => section.grids.forEach(({ id }) => {
+  allSections().forEach((section, n) => section.grids.forEach(({ id }) => {
     walk.figures.get(id).section = n;
   }));
-  $("walk_section").replaceChildren(...all.map((section, n) =>
+  $("walk_section").replaceChildren(...allSections().map((section, n) =>
     make("option", { value: n }, section.title)));
-  $("walk_section").onchange = () => {
-    const section = all[+$("walk_section").value];
-    section.element.scrollIntoView({ block: "start" });
-    const first = section.grids.find(grid => grid.kind === "array") ?? section.grids[0];
-    select(first, sameIn(first), { scroll: false, focus: false });
-  };
+  $("walk_map").replaceChildren(...rowsOfMap());
 }
 
+// A row a block: forward on the left, and on the right the way back, which goes up.
+function rowsOfMap() {
+  const forward = walk.forward.sections, backward = [...walk.backward.sections].reverse();
+  const { n_layer } = walk.forward.model.config;
+  const outside = [forward, backward].map(sections => sections.filter(s => s.layer === null));
+  const [[embed, ...last], [embedBack, ...lastBack]] = outside;
+  const rows = [["↓  ↑", [embed], [embedBack]]];
+  for (let i = 0; i < n_layer; i++) {
+    const [there, back] = [forward, backward].map(sections => sections.filter(s => s.layer === i));
+    rows.push([`block ${i}`, there, back]);
+  }
+  rows.push(["", last, lastBack]);
+  return rows.flatMap(([name, there, back]) => [
+    make("span", {}, name), make("div", {}, ...there.map(partOfMap)),
+    make("div", { className: "back" }, ...back.map(partOfMap)),
+  ]);
+}
+
+function partOfMap(section) {
+  const n = allSections().indexOf(section);
+  const press = () => goToSection(n);
+  return make("button", { tabIndex: -1, title: section.title, value: n, onclick: press },
+    section.short);
+}
+
+// Show a part of the model, and choose a number in it that is like the one chosen before.
+function goToSection(n) {
+  const { grids, element } = allSections()[n];
+  const first = grids.find(({ kind }) => kind === "array") ?? grids[0];
+  select(first, sameIn(first), { scroll: false, focus: false });
+  element.scrollIntoView({ block: "start" });
+}
+
+function showSection(n) {
+  $("walk_section").value = n;
+  $("walk_map").querySelector(".on")?.classList.remove("on");
+  $("walk_map").querySelector(`[value="${n}"]`).classList.add("on");
+}
+
+$("walk_section").onchange = () => goToSection(+$("walk_section").value);
 $("walk").addEventListener("keydown", onWalkKey);
 $("walk_position").onchange = () => changeTarget(chooseTargets);
 $("walk_target").onchange = () => changeTarget(layBackward);

@@ -1,6 +1,27 @@
 "use strict";
-/* words.js: what each array of the walk is for, in a sentence. A key is the end of an id. */
+/* words.js: what the parts of the walk are for, and what each array is, in a sentence. */
 
+const ABOUT = {
+  embedding: "The text in tokens. Each looks up its row of a table: that row is the beginning of "
+    + "its residual stream, to which every block adds.",
+  norm: "Each position's row is brought to one size, so that what reads it finds the same scale.",
+  attention: "Each position asks (q) all positions up to itself (k), and takes a mean of what they "
+    + "offer (v). Each head asks another question.",
+  mlp: "Each position by itself: units that fire on what they find, and what they add.",
+  lastNorm: "The stream after all blocks, brought to one size.",
+  logits: "A number for each token of the vocabulary: how well its row of the table fits the "
+    + "stream. Softmax makes of them the probabilities to come next.",
+  loss: "How surprised the model is by the target, in nats: minus the logarithm of its "
+    + "probability. From here on each number says how the loss grows with another.",
+  logitsBack: "The gradient of a logit is its probability, less by one at the target. A step down "
+    + "the gradient raises the target and lowers the others.",
+  lastNormBack: "From what the logits read to the stream after all blocks.",
+  partBack: "From the gradient of what it added to the gradient of what it read.",
+  normBack: "What the norm read also went past it, so the stream's gradient is a sum of two.",
+  embeddingBack: "A row of a table receives the gradients of all positions that looked it up.",
+};
+
+// A key is the end of an id.
 const WORDS = {
   ids: "the numbers of the text's tokens",
   x: "the residual stream: what the model knows at each position so far",
