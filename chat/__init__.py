@@ -27,6 +27,7 @@ Serving over HTTP:
     inside_page     what the page's views Inside and Playground ask for
     beginnings      how pages of the run begin, for a base model to go on
     votes           battles of two hidden models, and the votes on them
+    walk            one pass, forward and back, for a browser that computes it itself
 
 Reading what align.py learns from:
     chats           files of conversations, comparisons and tasks

@@ -66,7 +66,7 @@ import threading
 import time
 from typing import Callable, NamedTuple
 
-from chat import api, fields, inside_page, models, page, request, votes
+from chat import api, fields, inside_page, models, page, request, votes, walk
 from chat.request import Answer, Refused, address_of, client_of
 from chat.served import ASSISTANTS, BASES, Models, Unloaded
 from model import device
@@ -377,6 +377,7 @@ ROUTES = {
     "/api/arena": Route("GET", page.ranking, bulk=True),
     "/api/log": Route("GET", page.log_of, bulk=True),
     "/api/look": Route("POST", page.look, bulk=True),
+    "/api/walk": Route("POST", walk.walked, bulk=True),
     "/api/cut": Route("POST", page.cut, bulk=True),
     "/api/ids": Route("POST", inside_page.ids, bulk=True),
     "/api/contrast": Route("POST", inside_page.contrast, bulk=True),

@@ -84,6 +84,7 @@ COMMANDS = {
     "model/lora.py": "",
     "chat/inside.py x": "--run --model --dtype --off --patch --other",
     "chat/votes.py": "--run",
+    "chat/walk.py x": "--run --model --out",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",
