@@ -3,6 +3,7 @@
 # make exercises  which of your exercises are right (docs/exercises.md)
 # make claims   the whole chain, then experiments on what the talk claims
 # make peers    comparisons with warcio, datatrove, trafilatura, tiktoken, PyTorch and others
+# make pictures the pictures of README.md and docs/, from the run
 # make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch
 #               (also in out/gpu.txt)
 # make clean    delete the run (out/demo); the virtual environment stays
@@ -21,7 +22,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: all world docs vocabulary shards base sft rl control summary rows
-.PHONY: test exercises claims peers gpu clean
+.PHONY: test exercises claims peers pictures gpu clean
 
 # The shell, make's own lists of names and clean all read RUN, and clean deletes it. So it must be a
 # name that means the same to all of them.
@@ -189,6 +190,9 @@ peers: .venv-peers/ready
 	[ ! -e "$(RUN)/sft/model.safetensors" ] || \
 	  .venv-peers/bin/python tests/peers/serve_load.py "$(RUN)/sft"
 	.venv-peers/bin/python tests/peers/gpt_speed.py
+
+pictures: .venv-peers/ready all
+	.venv-peers/bin/python tests/peers/pictures.py "$(RUN)"
 
 # A Python that has CuPy and PyTorch is used as it is. Two CuPy packages in one environment break
 # each other, and an environment inside another does not see the packages of the outer one.
