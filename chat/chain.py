@@ -24,7 +24,8 @@ class Stage(NamedTuple):
 
 STAGES = [
     Stage("world", "1-toyweb", "A small web is invented, as a crawler would bring it home."),
-    Stage("documents", "2-data", "Filters keep the good English text of the crawl, each text once."),
+    Stage("documents", "2-data", "Filters keep the good English text of the crawl, and all of it "
+          "only once."),
     Stage("tokenizer", "3-bpe", "Bytes that often stand side by side are merged into tokens."),
     Stage("tokens", "4-tokens", "The documents are written down as numbers of tokens."),
     Stage("base", "5-base", "The model reads documents and learns which token comes next."),
@@ -37,6 +38,7 @@ STAGES = [
           "The control: rewards are drawn at random, so it must not get better."),
     Stage("rlhf", "", "It tries many replies, and those that the judge likes become likelier."),
 ]
+TRAINED = ["base", "sft", "honest", "reward", "dpo", "rl", "rl_random", "rlhf"]
 RANKS = {stage.name: i for i, stage in enumerate(STAGES)}
 OTHER = "A stage of this run's own."
 SYSTEM = re.compile(rb'"role"\s*:\s*"(system|developer)"')
@@ -150,8 +152,9 @@ def what_was_read(run):
     invented = (run / "tasks/wheel_test.jsonl").exists()        # web/toyweb.py's world
     found = []
     if n_documents and invented:
-        found.append(f"The base model has read {n_documents:,} pages of a small invented web, about "
-                     "animals, towns and people that exist nowhere else, and nothing besides.")
+        found.append(f"The base model has read {n_documents:,} pages of a small invented web, "
+                     "about animals, towns and people that exist nowhere else; "
+                     "and nothing besides.")
     elif n_documents:
         found.append(f"The base model has read {n_documents:,} documents, and nothing besides.")
     if n_conversations and invented:

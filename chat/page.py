@@ -18,6 +18,7 @@ from chat import api, chain, fields, generate, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
+from model import folders
 from tokens import vocabularies
 import numpy as np
 
@@ -57,18 +58,28 @@ def vocabulary(name, ranks):
 def about(handler, _):
     """What there is to see of the run now. The page asks again and again.
 
-    examples: [label, question] each. read: sentences about what the models have read. system:
-    whether a conversation they learned from has a message of the system; None if unknown. report:
-    changes with data.py's report.
+    contexts     {model: how many tokens it reads at once}
+    documents    models that have read documents and no conversations
+    trained      names of stages that train a model; each has its colour
+    report       changes with the report of data.py; arena with that of battles
+    examples     [label, question] of each
+    read         sentences about what the models have read
+    system       whether a conversation that they learned from has a message of the system; None if
+                 unknown
     """
     served = handler.server.models
-    run, there = served.run, chain.in_order(served.folders)
+    run, folders_there = served.run, served.folders
+    there = chain.in_order(folders_there)
+    logs = chain.logs_of(run) if run else {}
     found = {
         "models": there,
+        "contexts": {name: context_of(served, name, folders_there[name]) for name in there},
+        "documents": [name for name in there if name in BASES and name in logs],
         "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
         "base": served.name_of(None, BASES + ASSISTANTS) if there else None,
         "vocabularies": published_here(served.ranks),
         "stages": chain.stages(run) if run else [],
+        "trained": chain.TRAINED,
         "report": chain.changed(run / "docs/report.json") if run else None,
         "arena": chain.changed(run / "arena.json") if run else None,
         "examples": [],
@@ -77,16 +88,28 @@ def about(handler, _):
     }
     folder = run or served.only.parent
     with contextlib.suppress(ValueError, KeyError, OSError):    # a file that is being written
-        found["examples"] = list(examples_of(folder, chain.changed(folder / "tasks")).items())
+        changes = tuple(map(chain.changed, sorted((folder / "tasks").glob("*_test.jsonl"))))
+        found["examples"] = list(examples_of(folder, changes).items())
     with contextlib.suppress(ValueError, KeyError, OSError, IndexError):
         found["read"] = chain.what_was_read(folder)
         _, found["system"] = chain.conversations(folder)
     return Answer(found)
 
 
+def context_of(served, name, folder):
+    """How many tokens a model reads at once; None while its folder is being written."""
+    writer = served.writers.get(name)
+    if writer:                          # it may be served with less than it could read
+        return writer.cfg.n_positions
+    try:
+        return folders.load_config(folder).n_positions
+    except (ValueError, OSError):
+        return None
+
+
 @functools.lru_cache(8)
 def examples_of(folder, _):
-    """models.examples, kept until the folder of tasks changes (the second argument says so)."""
+    """models.examples, kept until the files of tasks change (the second argument says so)."""
     return models.examples(folder)
 
 
@@ -163,7 +186,11 @@ def columns_of(rows):
 
 def dreams_of(rows):
     """[step, text] for each row with a text that the model wrote by itself (train.py)."""
-    return [[row["step"], row["dream"]] for row in rows if "dream" in row and "step" in row]
+    dreams = []
+    for row in rows:
+        if isinstance(row.get("dream"), str):
+            dreams.append([row.get("step"), row["dream"]])
+    return dreams
 
 
 def ids_to_look_at(body, writer):
