@@ -60,7 +60,8 @@ def is_run(run):
     begun = ("log", "crawl", "docs", "tokens", "chat", "tasks", "tokenizer.json")
     if any((run / name).exists() for name in begun):
         return True
-    return any(True for name in ("config.json", "log.jsonl") for _ in run.glob(f"*/{name}"))
+    patterns = ("*/config.json", "*/log.jsonl", ".*.lock")      # a lock: its first stage is at work
+    return any(any(run.glob(pattern)) for pattern in patterns)
 
 
 def state_of(run, stage):
@@ -146,9 +147,13 @@ def documents(run):
     return documents_in(path, at) if at else 0
 
 
-def what_was_read(run):
-    """One or two sentences about what the models of a run have read; [] where nothing is known."""
-    n_documents, (n_conversations, _) = documents(run), conversations(run)
+def what_was_read(run, models):
+    """One or two sentences about what the models of a run have read; [] where nothing is known.
+
+    models: the names of those that are finished.
+    """
+    n_documents = documents(run) if "base" in models else 0
+    n_conversations = conversations(run)[0] if set(models) - {"base"} else 0
     invented = (run / "tasks/wheel_test.jsonl").exists()        # web/toyweb.py's world
     found = []
     if n_documents and invented:

@@ -91,7 +91,7 @@ def about(handler, _):
         changes = tuple(map(chain.changed, sorted((folder / "tasks").glob("*_test.jsonl"))))
         found["examples"] = list(examples_of(folder, changes).items())
     with contextlib.suppress(ValueError, KeyError, OSError, IndexError):
-        found["read"] = chain.what_was_read(folder)
+        found["read"] = chain.what_was_read(folder, there)
         _, found["system"] = chain.conversations(folder)
     return Answer(found)
 

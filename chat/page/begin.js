@@ -12,7 +12,7 @@ const MODEL_SELECTS = {
 
 // Fill a select with the models that are there now. It keeps its choice, even if that model is gone
 // for a moment, as when it is being replaced.
-function fillModels(id, preferred) {
+function fillModelSelect(id, preferred) {
   const select = $(id);
   const chosen = select.value || preferred;
   const names = [...about.models];
@@ -29,7 +29,7 @@ async function askAbout() {
   const found = await ask("/api/about");
   if (JSON.stringify(found) === JSON.stringify(about)) return;
   about = found;
-  for (const [id, preferred] of Object.entries(MODEL_SELECTS)) fillModels(id, about[preferred]);
+  for (const [id, preferred] of Object.entries(MODEL_SELECTS)) fillModelSelect(id, about[preferred]);
   dispatchEvent(new Event("about"));
 }
 

@@ -146,7 +146,7 @@ function boxesOfTurns() {
   const editedAt = editedQuestion ? shown.indexOf(editedQuestion) : Infinity;
   return shown.map((message, i) => {
     const question = parentOf.get(message);
-    const box = question.asked_of_all ? sideBySide(question) : turnBox(message);
+    const box = question.asked_of_all ? besideEachOther(question) : turnBox(message);
     box.classList.toggle("later", i > editedAt);
     return box;
   });
@@ -168,7 +168,7 @@ function turnBox(message) {
 }
 
 // All replies to one question, side by side.
-function sideBySide(question) {
+function besideEachOther(question) {
   let box = sideBoxes.get(question);
   if (!box) {
     box = make("div", { className: "side" });
@@ -241,7 +241,7 @@ function drawText(message) {
 // The thoughts of a reply, folded.
 function thoughtsOf(message) {
   if (!message.thoughts) return [];
-  const title = partsOf(message).length ? "thoughts" : "thinking ...";
+  const title = partsSaid(message).length ? "thoughts" : "thinking ...";
   const summary = make("summary", {}, title);
   return [make("details", { className: "thoughts" }, summary, message.thoughts)];
 }
@@ -250,7 +250,7 @@ function thoughtsOf(message) {
 function shownParts(message) {
   const shown = [];
   let call = null;
-  for (const { type, text } of partsOf(message)) {
+  for (const { type, text } of partsSaid(message)) {
     if (type === "text") shown.push(text);
     if (type === "tool") call = { asked: text, answer: null };
     if (type === "output") call = { asked: call?.asked ?? "", answer: text };

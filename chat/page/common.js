@@ -43,7 +43,7 @@ const visible = text => text.replaceAll("\n", "⏎").replace(/^ | $/g, "␣") ||
 const inLines = text => text.replaceAll("\n", "⏎\n");
 
 // The number in a field. An empty or a wrong one is an error that names the field.
-function numberIn(id) {
+function settingIn(id) {
   const field = $(id);
   const { badInput, rangeUnderflow, rangeOverflow } = field.validity;
   const whole = field.step === "1" && !Number.isInteger(+field.value);

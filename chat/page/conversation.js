@@ -75,20 +75,20 @@ function takeConversation(place) {
 
 /* ---- what is sent to a model */
 
-const partsOf = message => message.parts.filter(Boolean).map(({ type, text }) => ({ type, text }));
+const partsSaid = message => message.parts.filter(Boolean).map(({ type, text }) => ({ type, text }));
 
 // A message as the API takes it. A reply goes back in its parts, so that a call of a tool stays a
 // call, and a text that looks like one, such as [1+1 = 3], stays a text.
 function asSent(message) {
   if (message.role === "user") return { role: "user", content: message.content };
-  const sent = { role: "assistant", content: partsOf(message) };
+  const sent = { role: "assistant", content: partsSaid(message) };
   if (message.thoughts) sent.reasoning_content = message.thoughts;
   return sent;
 }
 
 // Remove a call at the end of a reply that was cut off or has no answer.
 function removeHalfCall(message) {
-  const parts = partsOf(message);
+  const parts = partsSaid(message);
   while (parts.length && parts.at(-1).type !== "text") parts.pop();
   message.parts = parts;
 }

@@ -125,3 +125,10 @@ $("roll").onclick = told(async () => {
   await read([...prompt, ...answer.choices[0].token_ids]);
   await spell();
 });
+// Show tokens of elsewhere, such as a chat's.
+function inspectIds(ids, model) {
+  views.inside.begin = null;            // it would read its own text
+  $("inside_model").value = model;
+  location.hash = "inside";
+  return read(ids);
+}

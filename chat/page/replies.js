@@ -7,12 +7,12 @@ const RETRY_TEMPERATURE = .8;           // where 0 would only repeat the reply
 // The settings of a request. Error if one is empty or wrong.
 function settingsOfRequest() {
   const settings = {
-    temperature: numberIn("temperature"),
-    top_p: numberIn("top_p"),
-    top_k: numberIn("top_k"),
-    max_tokens: numberIn("max_tokens")
+    temperature: settingIn("temperature"),
+    top_p: settingIn("top_p"),
+    top_k: settingIn("top_k"),
+    max_tokens: settingIn("max_tokens")
   };
-  if ($("seed").value !== "") settings.seed = numberIn("seed");
+  if ($("seed").value !== "") settings.seed = settingIn("seed");
   return settings;
 }
 
@@ -117,7 +117,7 @@ function stopAllReplies() {
 
 /* ---- what there is to say about a reply */
 
-const textOf = message => partsOf(message).map(part => part.text).join("");
+const textOf = message => partsSaid(message).map(part => part.text).join("");
 
 // How many tokens of the context a reply and what it read take.
 const tokensOf = message => (message.promptIds?.length ?? 0) + message.ids.length;

@@ -127,7 +127,7 @@ function drawCharts() {
   const valuesOf = (stage, key) => trainingLogs[stage].columns[key] ?? [];
   const hasValues = (stage, key) => valuesOf(stage, key).some(value => value !== null);
   const wanted = Object.keys(CHARTS).filter(key => chosen.some(stage => hasValues(stage, key)));
-  const figures = wanted.map(key => figureOf(key));
+  const figures = wanted.map(key => chartFigure(key));
   const dreams = dreamsOf(chosen);
   const elements = dreams ? [...figures.slice(0, 1), dreams, ...figures.slice(1)] : figures;
   const there = [...$("charts").children];
@@ -157,7 +157,7 @@ function resolvedColour(name) {
 }
 
 // The figure of a column: there already, or a new one.
-function figureOf(key) {
+function chartFigure(key) {
   const there = $("charts").querySelector(`figure[data-key=${key}]`);
   if (there) return there;
   const legend = make("span", { className: "legend" });
