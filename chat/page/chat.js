@@ -414,7 +414,11 @@ addEventListener("keydown", event => {
   if (running.size) stopReplies();
   else if (editedQuestion) cancelEdit();
 });
-addEventListener("pagehide", keepChat);
+addEventListener("pagehide", () => {
+  leaving = true;
+  keepChat();
+});
+addEventListener("pageshow", () => { leaving = false; });
 addEventListener("about", drawChat);
 
 // What was said and typed before a reload is there again.

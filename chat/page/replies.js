@@ -3,6 +3,7 @@
 
 const running = new Map();              // {reply that is being written: its AbortController}
 const RETRY_TEMPERATURE = .8;           // where 0 would only repeat the reply
+let leaving = false;                    // whether the page is being left, which ends all requests
 
 // The settings of a request. Error if one is empty or wrong.
 function settingsOfRequest() {
@@ -70,7 +71,7 @@ async function writeReply(message, settings, grown) {
 
 // A reply ends before the model has ended it: somebody stopped it, or something went wrong.
 function endEarly(message, error) {
-  message.finish = error.name === "AbortError" ? "stopped" : "failed";
+  message.finish = error.name === "AbortError" || leaving ? "stopped" : "failed";
   if (message.finish === "failed") message.error = error.message;
   removeHalfCall(message);
 }

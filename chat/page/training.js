@@ -174,16 +174,19 @@ function dreamsOf(chosen) {
   if (!all.length) return null;
   const there = $("charts").querySelector(".dreams");
   if (there?.dataset.n === String(all.length)) return there;
-  const box = make("section", { className: "dreams", tabIndex: 0 },
-    make("h2", {}, "Dreams: what it writes by itself"),
-    note("From nothing but the beginning of a document. Each has its ring on the curve."));
-  for (const [stage, step, text] of all) {
-    const name = make("b", {}, `${stage}, step ${count(step)}`);
-    box.append(make("p", {}, name, " ", text));
-  }
+  const box = make("section", { className: "dreams" },
+    make("h2", {}, "Dreams: what it writes by itself, at each ring of the curve"));
+  for (const [stage, step, text] of all) box.append(dreamOf(`${stage}, step ${count(step)}`, text));
+  box.lastChild.open = true;
   box.dataset.n = all.length;
-  box.ariaLabel = "dreams";
   return box;
+}
+
+// A dream: its beginning on one line, and the whole text when it is unfolded.
+function dreamOf(name, text) {
+  const beginning = make("span", {}, text);
+  const summary = make("summary", {}, make("b", {}, name), " ", beginning);
+  return make("details", {}, summary, make("p", {}, text));
 }
 
 /* ---- the arena */
