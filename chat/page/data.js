@@ -6,13 +6,17 @@ let reportDrawn = null;                 // about.report when it was drawn
 
 // Draw the report of data.py, or say that there is none yet.
 async function drawReport() {
+  reportDrawn = JSON.stringify(about.report);
+  if (!about.report) {
+    $("funnel").replaceChildren(note("The run has no report yet: data.py writes it."));
+    return;
+  }
   let report;
   try { report = await ask("/api/report"); }
   catch (error) {
     $("funnel").replaceChildren(note(error.message));
     return;
   }
-  reportDrawn = JSON.stringify(about.report);
   const stages = Object.entries(report.stages);
   const title = make("h2", {}, "What was thrown away, and why");
   $("funnel").replaceChildren(funnelOf(stages), title, ...stages.flatMap(droppedBy));
