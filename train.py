@@ -516,9 +516,7 @@ def train(recipe, tokenizer, train_shards, val_shards, folder, seed=0, on_mismat
             last = n_done == recipe.steps
             if last or n_done % recipe.eval_every == 0:
                 entry.update(validate(work, recipe, tokenizer, val_shards, micro_batch, engine))
-                entry["dream"] = report.print_validation(
-                    entry, work.params, cfg, tokenizer, seed + step, engine
-                )
+                report.print_validation(entry, work.params, cfg, tokenizer, seed + step, engine)
             stage.log.write(**entry)
             if last or n_done % recipe.save_every == 0:
                 if gpu:

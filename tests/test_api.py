@@ -103,7 +103,8 @@ def test_tokens_of_a_conversation_with_a_call(server):
         told += value["choices"]
     told = [choice for choice in told if "token_ids" in choice]
     prompt = sample.render_prompt([*begun, ASK["messages"][0]], TOK)
-    assert [choice.get("prompt_token_ids") for choice in told] == [prompt] + [None] * (len(told) - 1)
+    prompts = [choice.get("prompt_token_ids") for choice in told]
+    assert prompts == [prompt] + [None] * (len(told) - 1)
     assert TOK.special_tokens["<|output_start|>"] in prompt
     want = written(prompt, stop=frozenset([END]), max_new_tokens=12, seed=3)
     assert len(told) > 2 and told[-1]["finish_reason"]

@@ -5,10 +5,11 @@ import json
 import re
 
 import numpy as np
+import pytest
 
 import gpt
 import sample
-from chat import page
+from chat import page, served
 from serving import CFG, PARAMS, TOK, names, post, run, running, send, server  # noqa: F401
 from web import toyweb
 
@@ -146,6 +147,8 @@ def test_tokens_of_a_conversation(server):
 
 def test_a_run_without_a_model_is_served(tmp_path):
     """From the first stage on; a model that is finished meanwhile is seen without a restart."""
+    with pytest.raises(FileNotFoundError, match="no run in that folder; make the demo's with"):
+        served.Models(tmp_path)
     (tmp_path / "crawl").mkdir()
     with running(tmp_path) as server:
         def about():

@@ -29,7 +29,8 @@ async function askAbout() {
   const found = await ask("/api/about");
   if (JSON.stringify(found) === JSON.stringify(about)) return;
   about = found;
-  for (const [id, preferred] of Object.entries(MODEL_SELECTS)) fillModelSelect(id, about[preferred]);
+  for (const [id, preferred] of Object.entries(MODEL_SELECTS))
+    fillModelSelect(id, about[preferred]);
   dispatchEvent(new Event("about"));
 }
 

@@ -311,8 +311,8 @@ function exampleButtons() {
     return button;
   });
   return [make("h2", {}, "Ask, for example"), make("div", { className: "row" }, ...buttons),
-    note("Each of these begins a conversation of its own. The wheel, asked fifth in a " +
-      "conversation, is often answered wrongly where it is answered rightly alone.")];
+    note("Each of these begins a conversation of its own. The wheel needs that: asked fifth in a " +
+      "conversation, it is answered wrongly far more often than alone.")];
 }
 
 function earlierConversations() {
@@ -327,7 +327,7 @@ function earlierConversations() {
 
 function drawComposer() {
   const busy = running.size > 0;
-  $("send").disabled = busy;
+  $("send").disabled = busy || !about.models.length;
   $("ask_all").disabled = busy || about.models.length < 2;
   $("stop").disabled = !busy;
   $("again").disabled = !conversation.versions.length;

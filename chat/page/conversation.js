@@ -75,7 +75,9 @@ function takeConversation(place) {
 
 /* ---- what is sent to a model */
 
-const partsSaid = message => message.parts.filter(Boolean).map(({ type, text }) => ({ type, text }));
+// The parts of a reply so far. Their list may have holes while it is being written.
+const partsSaid = message =>
+  message.parts.filter(Boolean).map(({ type, text }) => ({ type, text }));
 
 // A message as the API takes it. A reply goes back in its parts, so that a call of a tool stays a
 // call, and a text that looks like one, such as [1+1 = 3], stays a text.

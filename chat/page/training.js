@@ -25,6 +25,8 @@ let updating = false;
 
 async function beginTraining() {
   drawStages();
+  const chosen = $("stages").querySelector("li:has(:checked)");
+  chosen?.scrollIntoView({ block: "nearest", inline: "center" });       // on a phone they scroll
   await updateLogs();
   setInterval(() => { if (isShown("training")) updateLogs(); }, LOGS_ASKED_AGAIN);
 }
@@ -199,9 +201,10 @@ async function drawArena() {
   }
   const cells = (tag, texts) => make("tr", {}, ...texts.map(text => make(tag, {}, text)));
   const head = cells("th", ["model", "rank", "rating", "95 %", "battles", "won"]);
-  const rows = (await ask("/api/arena")).map(rated => cells("td", [
-    rated.name, rated.rank, Math.round(rated.rating),
-    `${Math.round(rated.low)} to ${Math.round(rated.high)}`, rated.battles, percent(rated.score)
+  const models = await ask("/api/arena").catch(() => []);       // it is being replaced
+  const rows = models.map(({ name, rank, rating, low, high, battles, score }) => cells("td", [
+    name, rank, Math.round(rating), `${Math.round(low)} to ${Math.round(high)}`, battles,
+    percent(score)
   ]));
   $("arena").replaceChildren(make("table", {}, head, ...rows));
 }

@@ -55,7 +55,8 @@ def test_chat(page, address):
     ask(page, "Who?")
     idle(page)
     assert questions(page) == ["Who?"] and replies(page).count() == 1
-    assert "tokens" in page.inner_text("#speed") and "sft" in page.inner_text(".turn.assistant .who")
+    assert "tokens" in page.inner_text("#speed")
+    assert page.inner_text(".turn.assistant .who").startswith("longhand, sft")
     page.fill("#question", "the lamp")
     page.click("#send")
     idle(page)
@@ -88,7 +89,8 @@ def test_a_reply_that_is_cut_says_so(page, tmp_path):
         ask(page, "Who?")
         idle(page)
         n = CONTEXT - WHO_LENGTH
-        cut = f"cut at the context: {CONTEXT} of {CONTEXT} tokens, {WHO_LENGTH} read and {n} written"
+        cut = (f"cut at the context: {CONTEXT} of {CONTEXT} tokens, "
+               f"{WHO_LENGTH} read and {n} written")
         assert endings(page) == [cut] and page.inner_text("#fill_text").startswith("context 256 of")
         assert page.evaluate("fill_meter.value === fill_meter.max")
         assert cut in page.text_content("#said")
@@ -338,8 +340,9 @@ def test_a_text_like_a_call_stays_text(page, tmp_path):
 
 
 def test_a_long_call_is_folded(page, tmp_path):
-    reply = pieces("<|tool_start|>", "search: goat", "<|tool_end|>", "<|output_start|>",
-                   "the lamp is lit, said the goat. " * 3, "<|output_end|>", "the goat", "<|im_end|>")
+    found = "the lamp is lit, said the goat. " * 3
+    reply = pieces("<|tool_start|>", "search: goat", "<|tool_end|>", "<|output_start|>", found,
+                   "<|output_end|>", "the goat", "<|im_end|>")
     scripted(tmp_path, [WHO], reply)
     with running(tmp_path) as server:
         page.goto(f"http://{server.address}/")

@@ -1,4 +1,4 @@
-"""Whom the page (chat/page/) lets in: by keyboard alone, to a screen reader, on a phone, with a key.
+"""Whom the page (chat/page/) lets in: with a keyboard, a screen reader, a phone, or a key.
 
 In headless Chromium. Needs Chromium and the playwright package.
 """
@@ -55,10 +55,11 @@ LOW_CONTRAST = """() => {
 }"""
 
 # Focusable elements without a name: their tags.
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, canvas, summary")]
+NAMELESS = """() => [...document.querySelectorAll(
+  "button, input, select, textarea, canvas, summary, meter")]
   .filter(element => element.checkVisibility())
   .filter(element => ![element.ariaLabel, element.textContent.trim(), element.title,
-    element.labels?.[0]?.textContent.trim()].some(Boolean))
+    element.getAttribute("aria-labelledby"), element.labels?.[0]?.textContent.trim()].some(Boolean))
   .map(element => element.outerHTML.slice(0, 90))"""
 
 
@@ -130,10 +131,11 @@ def test_percentages_stand_beside_their_bars(page, address):
     page.fill("#in_temperature", "0.01")
     page.press("#in_temperature", "Enter")
     wait_for(page, text_of("#bars .bar span") + ".includes('100 %')")
-    outside = "[...document.querySelectorAll('#bars .bar')].map(bar => [" \
-              "bar.getBoundingClientRect().right, bar.querySelector('span').getBoundingClientRect()])"
-    for right, label in page.evaluate(outside):
-        assert label["left"] > right and label["right"] <= page.viewport_size["width"]
+    bars, labels = page.locator("#bars .bar").all(), page.locator("#bars .bar span").all()
+    for bar, label in zip(bars, labels, strict=True):
+        bar, label = bar.bounding_box(), label.bounding_box()
+        assert label["x"] > bar["x"] + bar["width"]
+        assert label["x"] + label["width"] <= page.viewport_size["width"]
 
 
 # ---------------------------------------------------------------------------------- by keyboard

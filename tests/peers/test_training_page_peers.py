@@ -52,8 +52,11 @@ def chosen(page):
     return [box.get_attribute("value") for box in page.locator("#stages input:checked").all()]
 
 
+LEGEND = "figure[data-key=loss_nats] .legend span"
+
+
 def colour(page, stage):
-    return page.evaluate(f"""[...document.querySelectorAll('figure[data-key=loss_nats] .legend span')]
+    return page.evaluate(f"""[...document.querySelectorAll('{LEGEND}')]
         .filter(span => span.textContent.startsWith('{stage} '))
         .map(span => getComputedStyle(span).color)[0]""")
 
@@ -152,11 +155,11 @@ def test_a_stage_keeps_its_colour(page, address):
     page.wait_for_selector("figure")
     base = colour(page, "base")
     page.locator("#stages input[value=sft]").check()
-    wait_for(page, "document.querySelectorAll('figure[data-key=loss_nats] .legend span').length == 2")
+    wait_for(page, f"document.querySelectorAll('{LEGEND}').length == 2")
     sft = colour(page, "sft")
     assert base and sft and base != sft and colour(page, "base") == base
     page.locator("#stages input[value=base]").uncheck()
-    wait_for(page, "document.querySelectorAll('figure[data-key=loss_nats] .legend span').length == 1")
+    wait_for(page, f"document.querySelectorAll('{LEGEND}').length == 1")
     assert colour(page, "sft") == sft
 
 
