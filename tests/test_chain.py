@@ -73,6 +73,14 @@ def test_conversations(tmp_path, rows, found):
     assert chain.conversations(tmp_path) == (found[0], True)
 
 
+def test_conversations_that_change(tmp_path):
+    """A file that make has written anew is counted again."""
+    path = tmp_path / "chat/train.jsonl"
+    for n in (3, 5):
+        toyweb.write_jsonl(path, [SAID] * n)
+        assert chain.conversations(tmp_path) == (n, False)
+
+
 def test_what_was_read(tmp_path):
     """Only of models that are there is it said what they have read."""
     assert chain.what_was_read(tmp_path, ["base", "sft"]) == []

@@ -23,7 +23,8 @@ async function drawTokens(opened = false) {
     box.replaceChildren(...content);
     replyInTokens = reply;
   }
-  if (opened) box.scrollIntoView({ block: "nearest" });
+  const isTall = box.offsetHeight > innerHeight / 2;
+  if (opened) box.scrollIntoView({ block: isTall ? "start" : "nearest" });
 }
 
 // The elements that show a reply's tokens.

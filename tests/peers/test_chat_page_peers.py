@@ -96,24 +96,28 @@ def test_a_reply_that_is_cut_says_so(page, tmp_path):
         assert cut in page.text_content("#said")
 
 
-def test_turns_are_forgotten_early_enough(page, address):
+def test_turns_are_forgotten_early_enough(page, tmp_path):
     """A reply always has room, the page says how many turns are forgotten, and nothing is tried in
     vain: each message takes one request, after one that says what fits.
     """
+    scripted(tmp_path, [WHO], pieces("the lamp ") * CONTEXT)
     asked, fitted = requests_to(page, "/completions"), requests_to(page, "/api/fit")
     statuses = []
     page.on("response", lambda response: statuses.append(response.status))
-    page.goto(address)
-    open_settings(page, max_tokens=60)
-    for n in range(1, 6):
-        ask(page, "the lamp is lit, said the goat.")
-        idle(page)
-        assert len(asked) == len(fitted) == n
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/")
+        open_settings(page, max_tokens=80)
+        for n in range(1, 6):
+            ask(page, "Who?")
+            idle(page)
+            assert len(asked) == len(fitted) == n
     assert max(statuses) == 200
-    assert "oldest turns are forgotten, to leave room" in endings(page)[-1]
-    assert asked[-1]["messages"][0]["role"] == "user" and len(asked[-1]["messages"]) < 9
-    sent = [sample.render_prompt(body["messages"], TOK) for body in asked]
-    assert max(map(len, sent)) <= CONTEXT - 60
+    lengths = [len(sample.render_prompt(body["messages"], TOK)) for body in asked]
+    with_one_more = 2 * lengths[2] - lengths[1]
+    assert max(lengths) <= CONTEXT - 80 < with_one_more < CONTEXT
+    assert [len(body["messages"]) for body in asked] == [1, 3, 5, 5, 5]
+    assert "the oldest turn is forgotten, to leave room" in endings(page)[3]
+    assert "the 2 oldest turns are forgotten, to leave room" in endings(page)[4]
     assert page.locator(".turn").count() == 10      # they are forgotten, not gone
 
 
@@ -421,9 +425,6 @@ def test_from_tokens_into_inside(page, tmp_path):
         page.check("#raw")
         shown, written = tokens_shown(page)
         assert "".join(written) == "the lamp<|im_end|>"
-        box = page.locator("#conversation_tokens h2").bounding_box()
-        composer = page.locator("#composer").bounding_box()
-        assert 0 <= box["y"] and box["y"] + box["height"] <= composer["y"]      # it is in sight
         looked = requests_to(page, "/api/look")
         if page.is_phone:                       # a tap says what the token is, and offers more
             page.locator("#conversation_tokens .learned").first.tap()
@@ -440,6 +441,24 @@ def test_from_tokens_into_inside(page, tmp_path):
         page.goto(f"http://{server.address}/#chat")
         page.click("text=Look inside")
         wait_for(page, "location.hash === '#inside'")
+
+
+def test_tokens_open_where_one_sees_them(page, tmp_path):
+    """In a conversation longer than the screen, and not behind the box in which one writes."""
+    scripted(tmp_path, [WHO], pieces("the lamp\n") * 70)
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/")
+        ask(page, "Who?")
+        idle(page)
+        page.evaluate("scrollTo(0, 0)")
+        page.check("#raw")
+        page.wait_for_selector("#conversation_tokens .tok")
+        page.wait_for_timeout(200)
+        title = page.locator("#conversation_tokens h2").bounding_box()
+        header = page.locator("header").bounding_box()
+        composer = page.locator("#composer").bounding_box()
+        assert header["y"] + header["height"] <= title["y"]
+        assert title["y"] + title["height"] <= composer["y"]
 
 
 # --------------------------------------------------------------------------------- several models
