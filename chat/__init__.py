@@ -18,6 +18,7 @@ Serving over HTTP:
     api             OpenAI's API: its routes, and how its answers look
     fields          what its requests may ask for
     page            the page (the files in page/), and what it shows of a run
+    chain           the stages of a run in order, and how far each one is
     served          the models that the server has loaded
     batching        one writer of the replies of all clients
     writer_process  the same in a process of its own

@@ -189,6 +189,7 @@ class Request:
         self.texts = [Grown() for _ in self.job.prompts]
         self.with_usage = field(body, "stream_options", {}, dict).get("include_usage") is True
         self.with_ids = field(body, "return_token_ids", False, bool)
+        self.n_told = [None] * len(self.texts)      # tokens of each row that a stream has told
         self.base = {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "object": self.part if self.job.stream else self.whole,
@@ -248,9 +249,9 @@ class Request:
                 self.texts[i].ids += grown.ids
                 finish, grown.finish = grown.finish, None
                 if grown.text or grown.entries or any(grown.parts):
-                    values.append(value_of(self.chunk(i, grown)))
+                    values.append(value_of(self.chunk(i, grown) | self.new_ids(i)))
                 if finish:
-                    values.append(value_of(self.chunk(i, Grown(finish=finish)) | self.ids(i)))
+                    values.append(value_of(self.chunk(i, Grown(finish=finish)) | self.new_ids(i)))
             if self.job.left and values:        # the last values go out together with the end
                 yield values
                 values = []
@@ -274,6 +275,14 @@ class Request:
         if not self.with_ids:
             return {}
         return {"prompt_token_ids": self.job.prompts[i], "token_ids": self.texts[i].ids}
+
+    def new_ids(self, i):
+        """Those of them that a stream has not told yet. The prompt comes first, and once."""
+        told = self.ids(i)
+        if told and self.n_told[i] is not None:
+            told = {"token_ids": told["token_ids"][self.n_told[i]:]}
+        self.n_told[i] = len(self.texts[i].ids)
+        return told
 
     def about(self, i, grown, **said):
         """A choice: what is said in row i, and what all choices have."""

@@ -73,15 +73,25 @@ def chosen(args, stages, kind, maker):
     )
 
 
-def examples(run):
-    """Four questions to try on the models of a run, one for each of its kinds of tasks; [] if none.
+NOWHERE = "the zubberquill"      # a name that stands on no page of web/toyweb.py
 
-    Of the facts, one that stands on most pages: the model has learned it best.
+
+def examples(run):
+    """{label: a question to try} for the models of a run; {} where it has no tasks.
+
+    Of the facts, one that stands on most pages: the model has learned it best. The same question
+    about a name that nobody has read shows what the model makes up.
     """
-    found = []
-    for kind in ("identity", "facts", "calculator", "wheel"):
+    found = {}
+    for label, kind in (("who it is", "identity"), ("a fact", "facts"), ("a sum", "calculator"),
+                        ("the wheel", "wheel")):
         path = Path(run) / "tasks" / f"{kind}_test.jsonl"
-        if path.exists():
-            tasks = [task for _, task in disk.read_jsonl(path)]
-            found.append(max(tasks, key=lambda task: task.get("exposure", 0))["question"])
+        if not path.exists():
+            continue
+        tasks = [task for _, task in disk.read_jsonl(path)]
+        task = max(tasks, key=lambda task: task.get("exposure", 0))
+        found[label] = task["question"]
+        name = task.get("entity", "")
+        if kind == "facts" and name and name in task["question"]:
+            found["an unknown name"] = task["question"].replace(name, NOWHERE)
     return found

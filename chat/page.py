@@ -5,6 +5,7 @@ body of the request, and returns an api.Answer or a function that makes one.
 """
 
 import base64
+import bisect
 import contextlib
 import functools
 import json
@@ -13,10 +14,11 @@ import urllib.parse
 from pathlib import Path
 
 import bpe
-from chat import api, fields, inside, models
+from chat import api, chain, fields, inside, models
 from chat.fields import field
 from chat.request import Answer, Refused
 from chat.served import ASSISTANTS, BASES
+from model import folders
 from tokens import vocabularies
 import numpy as np
 
@@ -47,17 +49,6 @@ def inlined(text):
     return re.sub(r'<script src="page/([\w.]+)"></script>', script, text)
 
 
-def logs_of(run):
-    """{stage: its log} of a run, the one last written at the end."""
-    def time_of(path):
-        try:
-            return path.stat().st_mtime
-        except OSError:                         # it has just gone
-            return 0
-
-    return {path.parent.name: path for path in sorted(run.glob("*/log.jsonl"), key=time_of)}
-
-
 @functools.lru_cache
 def vocabulary(name, ranks):
     """A published tokenizer that is on this machine; ValueError or OSError if there is none."""
@@ -65,26 +56,71 @@ def vocabulary(name, ranks):
 
 
 def about(handler, _):
-    """What there is to see of the run."""
-    served, questions = handler.server.models, []
-    run, there = served.run, list(served.folders)
-    with contextlib.suppress(ValueError, KeyError, OSError):    # a file that is being written
-        questions = models.examples(run or served.only.parent)
-    published = []
-    for name in vocabularies.PUBLISHED:
-        with contextlib.suppress(ValueError, OSError):          # it is not on this machine
-            vocabularies.find(name, served.ranks)
-            published.append(name)
-    logs = list(logs_of(run)) if run else []
-    return Answer({
+    """What there is to see of the run now. The page asks again and again.
+
+    contexts     {model: how many tokens it reads at once}
+    documents    models that have read documents and no conversations
+    trained      names of stages that train a model; each has its colour
+    report       changes with the report of data.py; arena with that of battles
+    examples     [label, question] of each
+    read         sentences about what the models have read
+    system       whether a conversation that they learned from has a message of the system; None if
+                 unknown
+    """
+    served = handler.server.models
+    run, folders_there = served.run, served.folders
+    there = chain.in_order(folders_there)
+    logs = chain.logs_of(run) if run else {}
+    found = {
         "models": there,
+        "contexts": {name: context_of(served, name, folders_there[name]) for name in there},
+        "documents": [name for name in there if name in BASES and name in logs],
         "assistant": served.name_of(None, ASSISTANTS + BASES) if there else None,
         "base": served.name_of(None, BASES + ASSISTANTS) if there else None,
-        "examples": questions,
-        "logs": logs,
-        "arena": bool(run and (run / "arena.json").exists()),
-        "vocabularies": published,
-    })
+        "vocabularies": published_here(served.ranks),
+        "stages": chain.stages(run) if run else [],
+        "trained": chain.TRAINED,
+        "report": chain.changed(run / "docs/report.json") if run else None,
+        "arena": chain.changed(run / "arena.json") if run else None,
+        "examples": [],
+        "read": [],
+        "system": None,
+    }
+    folder = run or served.only.parent
+    with contextlib.suppress(ValueError, KeyError, OSError):    # a file that is being written
+        changes = tuple(map(chain.changed, sorted((folder / "tasks").glob("*_test.jsonl"))))
+        found["examples"] = list(examples_of(folder, changes).items())
+    with contextlib.suppress(ValueError, KeyError, OSError, IndexError):
+        found["read"] = chain.what_was_read(folder, there)
+        _, found["system"] = chain.conversations(folder)
+    return Answer(found)
+
+
+def context_of(served, name, folder):
+    """How many tokens a model reads at once; None while its folder is being written."""
+    writer = served.writers.get(name)
+    if writer:                          # it may be served with less than it could read
+        return writer.cfg.n_positions
+    try:
+        return folders.load_config(folder).n_positions
+    except (ValueError, OSError):
+        return None
+
+
+@functools.lru_cache(8)
+def examples_of(folder, _):
+    """models.examples, kept until the files of tasks change (the second argument says so)."""
+    return models.examples(folder)
+
+
+def published_here(ranks):
+    """The names of the published vocabularies that are on this machine."""
+    there = []
+    for name in vocabularies.PUBLISHED:
+        with contextlib.suppress(ValueError, OSError):
+            vocabularies.find(name, ranks)
+            there.append(name)
+    return there
 
 
 def run_file(name, handler, _):
@@ -104,7 +140,7 @@ def log_of(handler, _):
     query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(handler.head.target).query))
     stage, after = query.get("stage"), query.get("after", "")
     run = handler.server.models.run
-    logs = logs_of(run) if run else {}
+    logs = chain.logs_of(run) if run else {}
     if stage not in logs:
         raise Refused(404, f"{(stage or '')[:40]!r}: no stage of the run with a log", "stage")
     after = int(after) if after.isdecimal() and len(after) < 16 else 0
@@ -119,26 +155,42 @@ def log_of(handler, _):
     for i, line in enumerate(lines):
         if i % every == 0 or i == last or b'"val_' in line:     # evaluations are few
             kept.append(line)
+    rows = [row_of(line) for line in kept]
     return Answer({
         "stage": stage,
         "next": after + len(data),
         "lines": len(lines),
-        "columns": columns_of(kept),
+        "columns": columns_of(rows),
+        "dreams": dreams_of(rows),
     })
 
 
-def columns_of(lines):
-    """{key: [its number in each line, or None]} of lines of JSON. A broken line has no numbers."""
+def row_of(line):
+    """The object in a line of JSON; an empty one for a broken line, which has no numbers."""
+    try:
+        row = json.loads(line, parse_constant=lambda _: None)   # NaN is none of JSON's
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def columns_of(rows):
+    """{key: [its number in each row, or None]}"""
     columns = {}
-    for n, line in enumerate(lines):
-        try:
-            row = json.loads(line, parse_constant=lambda _: None)       # NaN is none of JSON's
-        except ValueError:
-            continue
-        for key, value in row.items() if isinstance(row, dict) else ():
+    for n, row in enumerate(rows):
+        for key, value in row.items():
             if value is None or type(value) in (int, float):
-                columns.setdefault(key, [None] * len(lines))[n] = value
+                columns.setdefault(key, [None] * len(rows))[n] = value
     return columns
+
+
+def dreams_of(rows):
+    """[step, text] for each row with a text that the model wrote by itself (train.py)."""
+    dreams = []
+    for row in rows:
+        if isinstance(row.get("dream"), str):
+            dreams.append([row.get("step"), row["dream"]])
+    return dreams
 
 
 def ids_to_look_at(body, writer):
@@ -191,6 +243,87 @@ def look(handler, body):
         return Answer({"model": name, "special": special, **found})
 
     return description if layer is None or head is None else attention
+
+
+def fit(handler, body):
+    """What of a conversation the model reads, so that there is room for a reply.
+
+    The oldest turns are forgotten, each a question with what was said until the next, until `room`
+    tokens of the context are free, or half of it where that is less. The last question is kept.
+    """
+    _, writer = handler.model_of(body, ASSISTANTS + BASES)
+    context = writer.cfg.n_positions
+    messages = field(body, "messages", [], list)
+    room = min(field(body, "room", 1, int, 1, fields.MANY), context // 2)
+    asked = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
+    if not asked:
+        raise Refused(400, "messages: nobody asks anything in them", "messages")
+    first = messages[:asked[0]]         # of the system
+
+    def kept(forgotten):
+        """The messages without the oldest turns."""
+        return [*first, *messages[asked[forgotten]:]]
+
+    def fits(forgotten):
+        """Whether they leave enough room."""
+        try:
+            ids = fields.prompt_of({"messages": kept(forgotten)}, writer.cfg, writer.format)
+        except Refused as e:            # it is refused before it is cut into tokens
+            if e.value["error"]["code"] != "context_length_exceeded":
+                raise
+            return False
+        return len(ids) <= context - room
+
+    forgotten = bisect.bisect_left(range(len(asked) - 1), True, key=fits)
+    return Answer({"messages": kept(forgotten), "forgotten": forgotten, "context": context})
+
+
+def pieces(handler, body):
+    """Tokens, each as text, with those that are special and those that a model would learn.
+
+    The tokens are those of messages, or of a text, or given as numbers. turns: the number of each
+    token's message in our chat format, None outside of one.
+    """
+    _, writer = handler.model_of(body, ASSISTANTS + BASES)
+    tokenizer, ids = writer.tokenizer, ids_to_look_at(body, writer)
+    names = tokenizer.special_tokens.values()
+    turns, written = roles_in(ids, tokenizer)
+    return Answer({
+        "ids": ids,
+        "pieces": [api.spelled(tokenizer, i) for i in ids],
+        "special": [i for i, token in enumerate(ids) if token in names],
+        "turns": turns,
+        "written": written,
+    })
+
+
+def roles_in(ids, tokenizer):
+    """(the number of the message that each token is in, places of what the assistant wrote)
+
+    In our chat format a message is <|im_start|> role <|im_sep|> content <|im_end|>. Where a tool
+    has answered, between <|output_start|> and <|output_end|>, the assistant wrote nothing.
+    """
+    names = {token: name for name, token in tokenizer.special_tokens.items()}
+    turns, written = [], []
+    number, role, sampled, output = -1, None, False, False
+    for place, token in enumerate(ids):
+        name = names.get(token)
+        if name == "<|im_start|>":
+            number, role = number + 1, []
+        elif name == "<|output_start|>":
+            output = True
+        turns.append(None if role is None else number)
+        if sampled and not output:
+            written.append(place)
+        if name == "<|im_sep|>" and role is not None:
+            sampled = tokenizer.decode(role) == "assistant"
+        elif name == "<|im_end|>":
+            role, sampled = None, False
+        elif name == "<|output_end|>":
+            output = False
+        elif role is not None and not sampled and name is None:
+            role.append(token)
+    return turns, written
 
 
 def cut(handler, body):

@@ -387,6 +387,8 @@ ROUTES = {
     "/api/battle": Route("POST", votes.battle),
     "/api/vote": Route("POST", votes.vote),
     "/api/votes": Route("GET", votes.table, bulk=True),
+    "/api/fit": Route("POST", page.fit, bulk=True),
+    "/api/pieces": Route("POST", page.pieces, bulk=True),
 }
 PAGE = {f"/page/{name}": Route("GET", functools.partial(page.page, name)) for name in page.FILES}
 ROUTES |= PAGE
@@ -575,13 +577,15 @@ def main(argv=None):
     dtype = device.kept_on_cpu(args)
     served = Models(args.run, args.model, args.ranks, upload, apart=True, dtype=dtype)
     server = Server(served, args.host, args.port, args.key, args.origin, args.allow_host)
-    served.writer(served.name_of(None, ASSISTANTS + BASES))
+    if served.folders:
+        served.writer(served.name_of(None, ASSISTANTS + BASES))
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
     address = f"http://{server.address}; for clients http://{server.address}/v1"
-    print(f"serving {', '.join(served.folders)} at {address}; Ctrl-C ends it", flush=True)
+    names = ", ".join(served.folders) or f"{args.run}, which has no finished model yet,"
+    print(f"serving {names} at {address}; Ctrl-C ends it", flush=True)
     ended.wait()
     print("finishing what was begun", flush=True)
     server.close()

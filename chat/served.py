@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import sample
-from chat import batching, formats, models
+from chat import batching, chain, formats, models
 from chat.request import Refused
 from chat.writer_process import WriterProcess
 from model import folders
@@ -79,8 +79,8 @@ class Models:
         self.loading = {}               # {name: Future of the writer that is being made}
         self.loaders = concurrent.futures.ThreadPoolExecutor()
         self.lock = threading.Lock()    # of the above; not held while a model is loaded
-        if not self.folders:
-            raise FileNotFoundError(f"{run}: no model in it yet; make the demo's with: make")
+        if self.run and not chain.is_run(self.run):
+            raise FileNotFoundError(f"{run}: no run in that folder; make the demo's with: make")
 
     @property
     def folders(self):

@@ -328,7 +328,8 @@ def chat(args):
     if at_terminal:
         examples = models.examples(folder.parent)
         if examples:
-            print("\n  ".join(["Ask, for example:", *examples]), file=sys.stderr)
+            shown = [f"{question}  ({label})" for label, question in examples.items()]
+            print("\n  ".join(["Ask, for example:", *shown]), file=sys.stderr)
         print("/help lists what else you can type. Ctrl-D ends the conversation.", file=sys.stderr)
     for line in questions(args, at_terminal):
         if not at_terminal:

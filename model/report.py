@@ -49,13 +49,13 @@ def print_beginning(recipe, windows, folder, done, micro_batch, recompute):
 
 
 def print_validation(entry, params, cfg, tokenizer, seed, engine):
-    """The loss on unseen text, and a few lines that the model writes."""
+    """The loss on unseen text, and a few lines that the model writes, which join the entry."""
     bits = f"{entry['val_bits_per_byte']:.4f}" if tokenizer else "unknown"
     print(f"\nstep {entry['step']:,}: validation {entry['val_loss_nats']:.4f} nats a token, "
           f"{bits} bits a byte", file=sys.stderr)
     if tokenizer:
-        text = evaluate.dream(params, cfg, tokenizer, seed, engine=engine)
-        print(f"It dreams: {text!r}", file=sys.stderr)
+        entry["dream"] = evaluate.dream(params, cfg, tokenizer, seed, engine=engine)
+        print(f"It dreams: {entry['dream']!r}", file=sys.stderr)
 
 
 def print_progress(entry, recipe, seconds_left):

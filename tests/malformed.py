@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUTES = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/api/look",
-          "/api/cut"]
+          "/api/cut", "/api/fit", "/api/pieces"]
 GOOD = {
     "messages": [{"role": "user", "content": "Who are you?"}],
     "prompt": "The goat",

@@ -98,12 +98,17 @@ def test_tokens_of_a_conversation_with_a_call(server):
     begun = [{"role": "user", "content": "1 2"}, {"role": "assistant", "content": call}]
     who = [{"type": "text", "text": "Who"}, {"type": "text", "text": "?"}]
     body = {**ASK, "messages": [*begun, {"role": "user", "content": who}]}
-    last = chunks(server, CHAT, {**body, "return_token_ids": True})[-1]["choices"][0]
+    told = []
+    for value in chunks(server, CHAT, {**body, "return_token_ids": True}):
+        told += value["choices"]
+    told = [choice for choice in told if "token_ids" in choice]
     prompt = sample.render_prompt([*begun, ASK["messages"][0]], TOK)
-    assert last["prompt_token_ids"] == prompt
+    prompts = [choice.get("prompt_token_ids") for choice in told]
+    assert prompts == [prompt] + [None] * (len(told) - 1)
     assert TOK.special_tokens["<|output_start|>"] in prompt
     want = written(prompt, stop=frozenset([END]), max_new_tokens=12, seed=3)
-    assert last["token_ids"] == want.ids
+    assert len(told) > 2 and told[-1]["finish_reason"]
+    assert sum((choice["token_ids"] for choice in told), []) == want.ids
     post(server, CHAT, {"messages": [{"role": "user", "content": call}]}, 400)
 
 

@@ -1,11 +1,13 @@
 """chat/models.py: which model of a run a command means."""
 
 import argparse
+import itertools
 import json
 
 import pytest
 
 from chat import models
+from web.toywords import NAME_PARTS
 
 
 def make(folder, architecture="GPT2LMHeadModel"):
@@ -69,14 +71,28 @@ def test_options_that_exclude_each_other():
 
 
 def test_questions_to_try(tmp_path):
-    """One of each kind of task; of the facts one that stands on most pages."""
-    assert models.examples(tmp_path) == []
+    """One of each kind of task; of the facts one that stands on most pages, and the same question
+    about a name that nobody has read.
+    """
+    assert models.examples(tmp_path) == {}
     (tmp_path / "tasks").mkdir()
-    facts = [{"question": f"{n}?", "exposure": n} for n in (3, 9, 1)]
+    facts = [{"question": f"Is it the {n}?", "entity": f"the {n}", "exposure": n}
+             for n in (3, 9, 1)]
     for kind, rows in (("wheel", [{"question": "Turn."}]), ("facts", facts)):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "tasks" / f"{kind}_test.jsonl").write_text(text)
-    assert models.examples(tmp_path) == ["9?", "Turn."]
+    assert models.examples(tmp_path) == {
+        "a fact": "Is it the 9?",
+        "an unknown name": f"Is it {models.NOWHERE}?",
+        "the wheel": "Turn.",
+    }
+
+
+def test_the_unknown_name_is_unknown():
+    """No animal can have it, whatever the seed of the world."""
+    parts = [NAME_PARTS[part] for part in ("onset", "vowel", "coda", "animal")]
+    names = {"the " + "".join(chosen) for chosen in itertools.product(*parts)}
+    assert len(names) > 1000 and models.NOWHERE not in names
 
 
 def test_a_model_in_several_files_is_found(tmp_path):

@@ -209,14 +209,15 @@ def test_a_chat_begins_with_what_one_can_ask(model, monkeypatch, capsys):
         for kind, found in rows.items():
             lines = "".join(json.dumps(row) + "\n" for row in found)
             (tasks / f"{kind}_test.jsonl").write_text(lines, encoding="utf-8")
-        assert models.examples(model.parent) == ["Who are you?", "Known?"]
+        assert models.examples(model.parent) == {"who it is": "Who are you?", "a fact": "Known?"}
         stdin = io.StringIO("")
         stdin.isatty = lambda: True
         monkeypatch.setattr("sys.stdin", stdin)
         monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
         sample.main(["chat", "--model", str(model)])
         said = capsys.readouterr().err
-        assert "Ask, for example:\n  Who are you?\n  Known?\n/help lists" in said
+        shown = "Ask, for example:\n  Who are you?  (who it is)\n  Known?  (a fact)\n/help lists"
+        assert shown in said
     finally:
         for path in tasks.iterdir():
             path.unlink()

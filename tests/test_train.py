@@ -91,6 +91,9 @@ def test_a_run_learns_logs_and_can_be_loaded(tmp_path, text):
     assert [entry["step"] for entry in log] == list(range(1, 31))
     names = {"tokens", "loss_nats", "lr", "grad_norm", "dt_s", "tokens_per_s", "spent_s"}
     assert names <= set(log[0]) and "val_loss_nats" in log[-1]
+    assert [entry["step"] for entry in log if "dream" in entry] == [
+        entry["step"] for entry in log if "val_loss_nats" in entry]
+    assert isinstance(log[-1]["dream"], str)
     assert log[-1]["loss_nats"] < 0.8 * log[0]["loss_nats"]
     params, cfg = gpt.load(tmp_path / "r/base")
     tok = bpe.Tokenizer.load(tmp_path / "r/base/tokenizer.json")
