@@ -87,7 +87,8 @@ def rmsnorm_backward(dy, cache, plus=None, out=None, add=False):
         shared=4 * rows * sums,
         defines=_row_defines(HS, dtype),
     )
-    column_sums(partial, dw, add=add)
+    if dw is not None:
+        column_sums(partial, dw, add=add)
     return dx, dw
 
 

@@ -26,7 +26,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, muon, nccl_ranks, ranks, walk, zero
+from model import checks, families, fast, llama, lora, muon, nccl_ranks, ranks, walk, zero
 from model.layout import Layout
 import numpy as np
 
@@ -119,10 +119,38 @@ def chosen(args, is_for_writing=False):
 
 
 def upload(params, cfg, bf16=True):
-    """{name: CuPy array} of the parameters in bfloat16 or float32, to compute with here."""
-    layout = Layout(cfg)
-    flat = cp.asarray(layout.gather(params))
-    return layout.views(kernels.to_bf16(flat) if bf16 else flat)
+    """{name: CuPy array} of the parameters in bfloat16 or float32, to compute with here.
+
+    An adapter comes with them. They go one by one, so that the host needs no copy of all.
+    """
+    adapter = lora.of_params(params)
+    scale = adapter.pop(lora.SCALE, None)
+    layout = Layout(cfg, given={**families.shapes(cfg), **shapes_of(adapter)})
+    flat = cp.zeros((layout.size,), np.uint16 if bf16 else np.float32)
+    there = layout.views(flat)
+    for name, view in there.items():
+        p = params[name]
+        if p.shape != layout.given[name]:
+            raise ValueError(f"{name}: {p.shape}, expected {layout.given[name]}")
+        values = cp.asarray(np.ascontiguousarray(p, np.float32))
+        if bf16:
+            kernels.to_bf16(values, view[: len(p)])
+        else:
+            view[: len(p)] = values
+    return there if scale is None else {**there, lora.SCALE: scale}
+
+
+def learned_shapes(params, cfg):
+    """{name: shape} of what learns: the model, or the adapter beside it, and a reward's head."""
+    found = {} if lora.SCALE in params else dict(families.shapes(cfg))
+    for name, p in lora.learned(params).items():
+        found.setdefault(name, p.shape)
+    return found
+
+
+def shapes_of(arrays):
+    """{name: its shape} of {name: array}"""
+    return {name: a.shape for name, a in arrays.items()}
 
 
 # -------------------------------------------------------------------------------- loss, gradients
@@ -188,13 +216,21 @@ def table_shapes(cfg, n_positions):
     return {"table": (n_positions, cfg.head_size)} if is_llama else {}
 
 
-def trunk_of(params, cfg, arrays):
-    """The way through the model in such arrays, of which it fills the table of positions."""
+def trunk_of(params, cfg, arrays, is_new=True, texts=None):
+    """The way through the model in such arrays, of which it fills the table of positions.
+
+    is_new: whether the table is to be filled. texts: as for kernels.attention_forward.
+    """
     table = arrays.get("table")
-    if table is not None:
-        n = len(table)
-        table.set(walk.way_of(cfg).rotary_table(cfg, n, np.float32)[:n])
-    return walk.Trunk(kernels, params, cfg, arrays, table=table)
+    if table is not None and is_new:
+        fill_table(table, cfg)
+    return walk.Trunk(kernels, params, cfg, arrays, texts, table=table)
+
+
+def fill_table(table, cfg):
+    """Fill a table of rotary positions (P,HS)."""
+    n = len(table)
+    table.set(walk.way_of(cfg).rotary_table(cfg, n, np.float32)[:n])
 
 
 def other_kinds(shapes):
@@ -210,26 +246,52 @@ def other_kinds(shapes):
 
 class Step:
     """Forward and backward of B sequences of T tokens, in arrays that stay where they are: run()
-    may be recorded."""
+    may be recorded.
 
-    def __init__(self, params, cfg, B, T, arena, want_grads=True, recompute=False):
-        shapes = step_shapes(cfg, B, T, want_grads, recompute)
+    temperature: what the logits are divided by. kept: {name: array} of those of step_shapes that
+    outlive the step: the loss goes into "state", and "table" is filled.
+    """
+
+    def __init__(
+        self, params, cfg, B, T, arena, want_grads=True, recompute=False, temperature=1.0, kept=None
+    ):
         self.params, self.cfg, self.B, self.T = params, cfg, B, T
-        self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.trunk = trunk_of(params, cfg, self.a)
-        self.head = families.head_name(cfg)
-        self.inbox, N = Inbox(self.a["inbox"]), B * T
-        self.sent = cut(
-            self.a["inbox"],
-            tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N,
-        )
+        self.head, self.by = families.head_name(cfg), 1.0 / temperature
+        self.is_frozen = lora.SCALE in params           # and only its adapter learns
+        kept = kept or {}
+        shapes = step_shapes(cfg, B, T, want_grads, recompute)
+        sizes = self.inbox_sizes()
+        shapes["inbox"] = (sum(sizes.values()),)
+        for name in kept:
+            shapes.pop(name, None)
+        made = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
+        self.a = {**made, **kept}
+        self.state, self.inbox = self.a["state"], Inbox(self.a["inbox"])
+        self.sent = cut(self.a["inbox"], **sizes)
         self.weights = self.sent["weights"].view(np.float32)
+        self.trunk = trunk_of(params, cfg, self.a, "table" in made, self.texts())
+
+    def inbox_sizes(self):
+        """{name: how many numbers} of what put() sends, in order."""
+        N = self.B * self.T
+        return dict(tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
+
+    def texts(self):
+        """What tells the texts of a row apart; None where it has one."""
+        return None
 
     def put(self, tokens, targets, weights):
         """Send a batch: (B,T) each on the host, weights also (B*T,).
 
         Missing sequences count nothing, and neither does a target of -1.
         """
+        tokens, targets, weights = self._padded(tokens, targets, weights)
+        positions = np.tile(np.arange(self.T, dtype=np.int32), self.B)
+        sorted_rows = kernels.look_ups(tokens.ravel())
+        self.inbox.send(tokens, positions, targets, weights, *sorted_rows)
+
+    def _padded(self, tokens, targets, weights):
+        """A batch, checked, as (B,T) int32, int32 and float32 of the step."""
         checks.check_tokens(self.cfg, tokens)
         if tokens.shape[1] != self.T or len(tokens) > self.B:
             raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
@@ -241,19 +303,38 @@ class Step:
         targets = np.where(counted, targets, 0)
         missing = (0, self.B - len(tokens)), (0, 0)
         tokens, targets = (np.pad(a.astype(np.int32), missing) for a in (tokens, targets))
-        weights = np.pad(weights.astype(np.float32), missing)
-        positions = np.tile(np.arange(self.T, dtype=np.int32), self.B)
-        sorted_rows = kernels.look_ups(tokens.ravel())
-        self.inbox.send(tokens, positions, targets, weights, *sorted_rows)
+        return tokens, targets, np.pad(weights.astype(np.float32), missing)
 
     def run(self, grads=None, add=False):
         """Put the losses into nll and their weighted sum into state[0]; with grads, {name: float32
         array}, the gradients into those. With add, both are added to what is there."""
-        self.trunk.forward(self.sent["tokens"], self.sent["positions"])
+        self.forward()
         self._head(grads, add)
         if grads:
-            self.trunk.backward(grads, add)
+            self.backward(grads, add)
+
+    def forward(self):
+        """Fill y (N,C), the hidden states behind the last norm."""
+        self.trunk.forward(self.sent["tokens"], self.sent["positions"])
+
+    def backward(self, grads, add):
+        """From dy in y to the gradients of all that learns; the head's own are there."""
+        self.trunk.backward(grads, add)
+        if not self.is_frozen:
             self._embeddings_backward(grads, add)
+
+    def hidden_at(self, last):
+        """The hidden states (n,C) of rows at one position each: (n,) int on the host"""
+        at = np.arange(len(last)) * self.T + last
+        rows = cp.empty((len(last), self.cfg.n_embd), self.a["y"].dtype)
+        return kernels.take_rows(self.a["y"], cp.asarray(at.astype(np.int32)), rows)
+
+    def put_slopes(self, last, dh):
+        """Let dy in y be dh (n,C), of the host, at one position of each row, and 0 elsewhere."""
+        at = np.arange(len(last)) * self.T + last
+        values, y = cp.asarray(np.ascontiguousarray(dh, np.float32)), self.a["y"]
+        y[...] = 0
+        y[cp.asarray(at)] = values if y.dtype == np.float32 else kernels.to_bf16(values)
 
     def _embeddings_backward(self, grads, add):
         """The gradient of wte, to which the head has given its share, and of wpe."""
@@ -262,7 +343,11 @@ class Step:
         sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
         kernels.embedding_backward(self.a["x"], sorted_rows, grads["wte.weight"])
         if "wpe.weight" in grads:
-            kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
+            self._positions_backward(grads, add)
+
+    def _positions_backward(self, grads, add):
+        """The gradient of wpe."""
+        kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
 
     def _head(self, grads, add):
         """Losses and, with grads, the derivative by y in the place of y. Logits become their own
@@ -272,15 +357,18 @@ class Step:
         for begin in range(0, N, rows):
             at = slice(begin, min(begin + rows, N))
             y, z = a["y"][at], a["logits"][: at.stop - begin]
-            kernels.matmul(y, w_head, z, w_t=True)
+            kernels.matmul(y, w_head, z, w_t=True, scale=self.by)
             weights = self.weights[at] if grads else None
             targets, nll = self.sent["targets"][at], a["nll"][at]
             kernels.cross_entropy(z, targets, weights, self.cfg.vocab_size, out=nll)
-            if grads:
-                # forward was: logits = y w_head^T
-                kernels.matmul(z, y, grads[self.head], x_t=True, add=add or begin > 0)
-                kernels.matmul(z, w_head, y)
-        kernels.loss_sum(a["nll"], self.weights, a["state"], add)
+            if not grads:
+                continue
+            # forward was: logits = y w_head^T / temperature
+            if not self.is_frozen:
+                more = add or begin > 0
+                kernels.matmul(z, y, grads[self.head], x_t=True, add=more, scale=self.by)
+            kernels.matmul(z, w_head, y, scale=self.by)
+        kernels.loss_sum(a["nll"], self.weights, self.state, add)
 
 
 def check_call(params, cfg, tokens, targets, temperature):
@@ -288,8 +376,7 @@ def check_call(params, cfg, tokens, targets, temperature):
     checks.check_tokens(cfg, tokens)
     checks.check_targets(cfg, tokens, targets)
     checks.check_params(params, cfg, kernels.checks.check_on_gpu)
-    if temperature != 1.0:
-        raise ValueError(f"temperature {temperature}: on a GPU it must be 1")
+    checks.check_positive("temperature", temperature)
 
 
 def loss_and_grads(
@@ -300,25 +387,53 @@ def loss_and_grads(
     check_call(params, cfg, tokens, targets, temperature)
     weights = checks.token_weights(targets, weights, np.float32)
     if not want_grads:
-        losses = token_losses(params, cfg, tokens, targets, arena)
+        losses = token_losses(params, cfg, tokens, targets, arena, temperature)
         return float(weights @ losses.ravel()), {}
     if grads is None:
         fresh = cp.zeros if add else cp.empty
-        grads = {name: fresh(p.shape, np.float32) for name, p in params.items()}
-    step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
+        learned = lora.learned(params)
+        grads = {name: fresh(p.shape, np.float32) for name, p in learned.items()}
+    arena = arena or cores.Arena()
+    step = Step(params, cfg, *tokens.shape, arena, True, recompute, temperature)
     step.put(tokens, targets, weights)
     step.run(grads, add)
-    return float(cp.asnumpy(step.a["state"])[0]), grads
+    return float(cp.asnumpy(step.state)[0]), grads
 
 
 def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
-    """fast.token_losses of parameters on the GPU; the losses are on the host."""
+    """fast.token_losses of parameters on the GPU; the losses are on the host.
+
+    So many rows at a time as keep it busy.
+    """
     check_call(params, cfg, tokens, targets, temperature)
-    step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
-    step.put(tokens, targets, np.zeros(tokens.shape))
-    step.run()
-    nll = cp.asnumpy(step.a["nll"]).reshape(targets.shape)
+    nll = np.empty(targets.shape, np.float32)
+    for rows, step in forward_steps(params, cfg, tokens, arena, temperature):
+        step.put(tokens[rows], targets[rows], np.zeros(targets[rows].shape))
+        step.run()
+        found = cp.asnumpy(step.a["nll"]).reshape(step.B, -1)
+        nll[rows] = found[: rows.stop - rows.start]
     return np.where(targets == -1, 0.0, nll)
+
+
+def forward_steps(params, cfg, tokens, arena, temperature=1.0):
+    """(slice of the rows of tokens, a Step for them), for all rows."""
+    B, T = tokens.shape
+    at_once = min(B, max(1, ROW_TOKENS // T))
+    step = Step(params, cfg, at_once, T, arena or cores.Arena(), False, temperature=temperature)
+    for begin in range(0, B, at_once):
+        yield slice(begin, min(begin + at_once, B)), step
+
+
+def last_hidden(params, cfg, tokens, last, arena=None):
+    """fast.last_hidden of parameters on the GPU; what is found is on the host."""
+    checks.check_tokens(cfg, tokens)
+    found = np.empty((len(tokens), cfg.n_embd), np.float32)
+    for rows, step in forward_steps(params, cfg, tokens, arena):
+        nothing = np.full(tokens[rows].shape, -1)
+        step.put(tokens[rows], nothing, np.zeros(nothing.shape))
+        step.forward()
+        found[rows] = kernels.on_host(step.hidden_at(last[rows]))
+    return found
 
 
 # --------------------------------------------------------------------------------------- training
@@ -335,6 +450,16 @@ def muon_shapes(cfg):
         for what, needed in kernels.muon.memory_shapes(part).items():
             largest[what] = max(largest.get(what, needed), needed, key=math.prod)
     return largest
+
+
+def arena_bytes(shapes, bf16):
+    """{name: bytes} of what a step divides its arena into."""
+    kinds = other_kinds(shapes)
+    found = {}
+    for name, shape in shapes.items():
+        itemsize = 2 if bf16 and name not in kinds else 4
+        found[name] = cores.padded(shape, itemsize)
+    return found
 
 
 def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
@@ -359,12 +484,8 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
         "logits": 0,
         "scratch": 4 * most_scratch + kernels.cublas.WORKSPACE_BYTES,
     }
-    shapes = step_shapes(cfg, B, T, True, recompute)
-    kinds = other_kinds(shapes)
-    for name, shape in shapes.items():
-        itemsize = 2 if bf16 and name not in kinds else 4
-        what = "logits" if name == "logits" else "activations"
-        plan[what] += cores.padded(shape, itemsize)
+    for name, n_bytes in arena_bytes(step_shapes(cfg, B, T, True, recompute), bf16).items():
+        plan["logits" if name == "logits" else "activations"] += n_bytes
     if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
         plan["Muon"] = 4 * (n_own - n_adamw) + sum(in_rounds)
@@ -386,12 +507,17 @@ class Training:
         self, params, optimizer, cfg, rows, recompute=False, bf16=True, parts=zero.EVERYTHING,
         cards=nccl_ranks.ONE_CARD,
     ):
-        self.host, self.optimizer, self.parts, self.cards = params, optimizer, parts, cards
+        self.cfg, self.recompute, self.cards = cfg, recompute, cards
+        self.host, self.optimizer, self.parts = lora.learned(params), optimizer, parts
         self.has_muon = hasattr(optimizer, "mean")
-        self.layout = layout = Layout(cfg, self.has_muon, cards.size)
+        given = learned_shapes(params, cfg)
+        self.layout = layout = Layout(cfg, self.has_muon, cards.size, given)
         self.regions = [layout.of_adamw, layout.of_muon][: 1 + self.has_muon]
         self.own = [layout.own(region, cards.rank) for region in self.regions]
         self._upload_weights(bf16)
+        if lora.SCALE in params:
+            frozen = upload(lora.without(params), cfg, bf16)
+            self.params = {**frozen, **self.params, lora.SCALE: params[lora.SCALE]}
         self.m, self.v = (
             self._upload_means(means, layout.of_adamw) for means in (optimizer.m, optimizer.v)
         )
@@ -401,13 +527,18 @@ class Training:
             dtype = np.uint16 if bf16 else np.float32
             self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
         self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
-        self.arena = cores.Arena()
-        T = cfg.n_positions
-        self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
-        self.state, self.clip, self.begun = self.step.a["state"], None, False
-        self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
+        self.arena, self.clip, self.begun = cores.Arena(), None, False
+        self.finish = launching.Recording()
+        self._prepare_steps(rows)
         if cards.size > 1:
             self.sums = nccl_ranks.Sums(cards, self._tables(self.flat), self.state)
+
+    def _prepare_steps(self, rows):
+        """Make what add() needs, and state: the loss, the norm, the scale that clips it."""
+        T = self.cfg.n_positions
+        self.step = Step(self.params, self.cfg, rows, T, self.arena, True, self.recompute)
+        self.state = self.step.state
+        self.first, self.more = launching.Recording(), launching.Recording()
 
     def _upload_weights(self, bf16):
         """The weights to compute with, and the master copy of this rank's part of each region."""

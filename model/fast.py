@@ -312,6 +312,18 @@ def hidden_and_grads(
     return loss, grads
 
 
+def last_hidden(params, cfg, tokens, last):
+    """The hidden states (B,C) behind the last norm at one position of each row: (B,T), (B,)"""
+    found = []
+
+    def head(y):                                        # (B,T,C)
+        found.append(y[np.arange(len(tokens)), last])
+        return 0.0, None, None
+
+    hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+    return found[0]
+
+
 # ---------------------------------------------------------------------------------------- writing
 
 
