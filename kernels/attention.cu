@@ -569,7 +569,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
                 product_transposed<HS, M, STEP>(p, K + 16 * M * warp * HS, queries);
                 product_transposed<HS, M, STEP>(ds, V + 16 * M * warp * HS, slopes);
                 if (q0 + step < row0 + 16 * M) mask<M, STEP, false>(p, row0 - q0 - step);
-                
+                if (TEXTS) mask_texts<M, STEP, false>(p, ends, 0, q0 + step);
 #pragma unroll
                 for (int n = 0; n < STEP / 8; n++) {
                     float2 of_lse = *(float2 *)(lses + now * TILE + step + 8 * n + 2 * t),
