@@ -130,6 +130,7 @@ class Row:
         penalties = settings.presence_penalty, settings.frequency_penalty
         repeats = settings.repetition_penalty != 1
         self.penalised = repeats or any(penalties) or settings.logit_bias
+        self.needs_logits = self.penalised or settings.alternatives >= 0
 
     def put(self, token, sampled, logp):
         """Write one more token, which may end the row."""
@@ -179,6 +180,9 @@ class Batch:
         self.n_steps = self.n_prompt = self.n_known = 0
         self.active = None                      # the cache of the rows that are written, or None
         self.settings = None                    # theirs, as arrays for probabilities
+        # On a GPU tokens are drawn there; an id that is no token's is hidden.
+        self.draw_there = getattr(engine, "decode_and_draw", None)
+        self.hidden = engine.hidden_ids(tokenizer) if self.draw_there else None
         self.tool_end = tokenizer.special_tokens.get("<|tool_end|>")
 
     def __len__(self):
@@ -332,12 +336,17 @@ class Batch:
             self._read_pieces(readers)
             self._find_known()                  # those that have waited for it
 
-    def _read(self):
-        """Read the last token of every row whose prompt is read -> logits (ready, V)."""
+    def _unread(self):
+        """The last token (ready,) of every row whose prompt is read, which is read now."""
         if not self.active:
             self._changed()
         tokens = np.array([row.unread for row in self.rows[: self.ready]], np.int64)
         self.texts[np.arange(self.ready), self.active.length] = tokens
+        return tokens
+
+    def _read(self):
+        """Read the last token of every row whose prompt is read -> logits (ready, V)."""
+        tokens = self._unread()
         decode = self.engine.decode
         return decode(self.params, self.cfg, tokens[:, None], self.active, only_last=True)
 
@@ -359,11 +368,32 @@ class Batch:
         self.n_steps += 1
         self._leave()
         self._read_prompts()
-        return self._write(self._read()) if self.ready else []
-
-    def _write(self, z):
-        """Write a token of every row from the logits z (ready, V). Returns what step does."""
+        if not self.ready:
+            return []
         rows = self.rows[: self.ready]
+        if self.draw_there and not any(row.needs_logits for row in rows):
+            return self._write(rows, *self._read_and_draw(rows))
+        return self._write(rows, *self._draw(rows, self._read()))
+
+    def _uniform(self, rows):
+        """A random number of each row's own stream."""
+        return np.array([row.uniform[-row.left] for row in rows])
+
+    def _read_and_draw(self, rows):
+        """Read the last token of some rows and draw the next on the GPU: see _draw."""
+        tokens = self._unread()
+        settings = np.array([*self.settings, self._uniform(rows)], np.float64)
+        drawn, logp = self.draw_there(
+            self.params, self.cfg, tokens[:, None], self.active, settings,
+            self.tokenizer.n_vocab, self.hidden,
+        )
+        return drawn, logp, None
+
+    def _draw(self, rows, z):
+        """Draw a token of some rows from their logits z (ready, V).
+
+        -> tokens, their log-probabilities as they were drawn, logits without those of no token
+        """
         z[:, self.tokenizer.holes] = -np.inf    # numbers that no token has
         z = z[:, :self.tokenizer.n_vocab]
         penalised = z
@@ -373,10 +403,12 @@ class Batch:
                 row_z = z[i].astype(np.float64)
                 penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        u = np.array([row.uniform[-row.left] for row in rows])
-        drawn = draw(p, u)
-        logp = np.log(p[np.arange(len(p)), drawn]).tolist()
-        written = []
+        drawn = draw(p, self._uniform(rows))
+        return drawn, np.log(p[np.arange(len(p)), drawn]), z
+
+    def _write(self, rows, drawn, logp, z):
+        """Write the tokens that were drawn. Returns what step does."""
+        written, logp = [], logp.tolist()
         for i, (row, token) in enumerate(zip(rows, drawn.tolist())):
             sampled = not row.output
             if not sampled:

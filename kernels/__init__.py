@@ -263,6 +263,35 @@ def take_rows(x, rows, out):
     return out
 
 
+# --------------------------------------------------------------------------------------- draw.cu
+
+
+def draw(logits, settings, tokens, logp, n_vocab=None, hidden=None):
+    """Draw a token for each row: (B,stride) -> tokens (B,) int32, logp (B,) float32, in place
+
+    settings (5,B) float64: temperature, top_k, top_p, min_p, and a number in [0,1) for each row.
+    Columns from n_vocab on are padding. hidden (n_vocab,) float32 is added to each row: 0, or -inf
+    where an id is that of no token.
+    """
+    B, stride = logits.shape
+    dtype, V = real("logits", logits), n_vocab or stride
+    if not 1 <= V <= stride:
+        raise ValueError(f"logits: {stride} columns for a vocabulary of {V}")
+    check("logits", logits, (B, stride), dtype)
+    check("settings", settings, (5, B), np.float64)
+    check("tokens", tokens, (B,), np.int32)
+    check("logp", logp, (B,), np.float32)
+    check_each({"hidden": hidden}, (V,), np.float32)
+    inputs = {"logits": logits, "settings": settings, "hidden": hidden}
+    apart({"tokens": tokens, "logp": logp}, inputs)
+    threads = min(1024, ceil_div(V, 32) * 32)
+    launch(
+        "draw.cu", "draw", dtype, B, threads,
+        logits, settings, hidden, tokens, logp, B, V, stride,
+    )
+    return tokens, logp
+
+
 # ------------------------------------------------------------------------------ cross_entropy.cu
 
 

@@ -239,8 +239,10 @@ def other_kinds(shapes):
     for name in shapes:
         if name.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state", "table")):
             kinds[name] = np.float32
-        elif name == "inbox":
+        elif name in ("inbox", "drawn"):
             kinds[name] = np.int32
+        elif name == "settings":
+            kinds[name] = np.float64
     return kinds
 
 
@@ -667,11 +669,13 @@ class Cache(fast.Cache):
 class DecodeStep:
     """T new positions of each row of a cache.
 
-    Generation, T = 1, does the same again and again: it is recorded.
+    Generation, T = 1, does the same again and again: it is recorded. n_vocab: where tokens are drawn
+    on the GPU, how many ids there are; hidden as for kernels.draw.
     """
 
-    def __init__(self, params, cfg, cache, T, only_last):
+    def __init__(self, params, cfg, cache, T, only_last, n_vocab=None, hidden=None):
         self.params, self.cfg, self.only_last = params, cfg, only_last
+        self.n_vocab, self.hidden = n_vocab, hidden
         B, V = len(cache.length), len(params["wte.weight"])
         N = B * T
         shapes = walk.trunk_shapes(cfg, B, T, want_grads=False)
@@ -679,6 +683,8 @@ class DecodeStep:
         shapes["y_last"] = (B, cfg.n_embd)
         shapes["logits"] = (B if only_last else N, V)
         shapes["inbox"] = (2 * N + 3 * B,)
+        if n_vocab:
+            shapes["drawn"], shapes["settings"] = (2 * B,), (5, B)
         dtype = params["wte.weight"].dtype
         self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
         self.trunk = trunk_of(params, cfg, self.a)
@@ -697,16 +703,52 @@ class DecodeStep:
         self.trunk.forward(sent["tokens"], sent["positions"], attend)
         y = kernels.take_rows(a["y"], sent["last"], a["y_last"]) if self.only_last else a["y"]
         kernels.matmul(y, self.params[families.head_name(self.cfg)], a["logits"], w_t=True)
+        if self.n_vocab:
+            tokens, logp = a["drawn"].reshape(2, -1)
+            logits, settings = a["logits"], a["settings"]
+            kernels.draw(
+                logits, settings, tokens, logp.view(np.float32), self.n_vocab, self.hidden)
 
 
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     """fast.decode with parameters and cache on the GPU; the logits are on the host."""
+    step = run_decode(params, cfg, tokens, cache, n_new, only_last)
+    logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
+    return logits if only_last else logits.reshape(*tokens.shape, -1)
+
+
+def hidden_ids(tokenizer):
+    """What kernels.draw adds to logits, on the GPU: -inf where an id is no token's; or None."""
+    if not len(tokenizer.holes):
+        return None
+    hidden = np.zeros(tokenizer.n_vocab, np.float32)
+    hidden[tokenizer.holes] = -np.inf
+    return cp.asarray(hidden)
+
+
+def decode_and_draw(params, cfg, tokens, cache, settings, n_vocab, hidden=None):
+    """Read the last token (B,1) of each row, and draw the next -> tokens (B,), logp (B,)
+
+    settings (5,B) float64: as for kernels.draw, and so are n_vocab and hidden. What goes over to
+    the host is two numbers a row, where logits would be thousands.
+    """
+    step = run_decode(params, cfg, tokens, cache, None, True, settings, n_vocab, hidden)
+    drawn, logp = cp.asnumpy(step.a["drawn"]).reshape(2, -1)
+    return drawn, logp.view(np.float32)
+
+
+def run_decode(params, cfg, tokens, cache, n_new, only_last, settings=None, n_vocab=None,
+               hidden=None):
+    """The DecodeStep that has read new tokens: see decode and decode_and_draw."""
     n_new = checks.new_positions(cfg, params, tokens, cache, n_new)
     (B, T), S = tokens.shape, cache.k.shape[3]
-    key = T, only_last, id(params)
+    key = T, only_last, n_vocab, id(params)
     if not cache.step or cache.step[0] != key:
-        cache.step = key, DecodeStep(params, cfg, cache, T, only_last)
+        made = DecodeStep(params, cfg, cache, T, only_last, n_vocab, hidden)
+        cache.step = key, made
     step = cache.step[1]
+    if n_vocab:
+        step.a["settings"].set(np.ascontiguousarray(settings))
     positions = np.minimum(cache.length[:, None] + np.arange(T), S - 1)
     last = np.arange(B) * T + n_new - 1
     numbers = tokens, positions, cache.length, n_new, last
@@ -716,5 +758,4 @@ def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     else:
         step.run(cache)
     cache.length += n_new
-    logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
-    return logits if only_last else logits.reshape(B, T, -1)
+    return step
