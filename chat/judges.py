@@ -32,8 +32,8 @@ class Judge(NamedTuple):
     engine: ModuleType = fast   # or model.device, where params lie on the GPU
 
 
-def load(folder):
-    """The Judge in a folder that align.py reward wrote."""
+def load(folder, place=None):
+    """The Judge in a folder that align.py reward wrote. place: where it judges (places.Place)."""
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         mend = "python align.py reward"
@@ -46,7 +46,8 @@ def load(folder):
                          "so it is no reward model")
     params["score.weight"] = np.array(vector, np.float32).reshape(-1)
     config = disk.read_json(Path(folder) / "config.json")
-    return Judge(params, cfg, tokenizer, float(config.get("reward_bias", 0.0)))
+    judge = Judge(params, cfg, tokenizer, float(config.get("reward_bias", 0.0)))
+    return place.judge(judge) if place else judge
 
 
 def check_fit(folder, judge, model, tasks, max_tokens):
@@ -62,11 +63,12 @@ def check_fit(folder, judge, model, tasks, max_tokens):
                          f"reply may have {longest}; give a smaller --max-tokens")
 
 
-def bias_for(judge, compared):
+def bias_for(params, cfg, tokenizer, compared, place):
     """The bias that gives the best replies of some comparisons a reward of 0 on average.
 
-    judge: a Judge whose bias is 0.
+    place: where they are judged.
     """
+    judge = place.judge(Judge(params, cfg, tokenizer, 0.0))
     best = [rows[int(scores.argmax())][0] for rows, scores in compared[:500]]
     return -float(score(judge, best).mean())
 

@@ -18,8 +18,8 @@
 #define GROUP 1
 #endif
 
-/* Rows of several texts, with -DTEXTS=1: a query sees the earlier keys of its own text, and those of
-   the beginning that all texts of the row share. Row b of texts (B,1+2T) int holds how many
+/* Rows of several texts, with -DTEXTS=1: a query sees the earlier keys of its own text, and those
+   of the beginning that all texts of the row share. Row b of texts (B,1+2T) int holds how many
    positions are shared, then for each position where its text begins, then where that ends:
 
        position    0 1 2 3 4 5 6 7         query 4 sees the keys        0 1 2 3 4
@@ -82,8 +82,10 @@ extern "C" __global__ void attention_forward_v1(const real *qkv, real *o, float 
     float top = -INFINITY, total = 0.0f, acc[MOST_HS / 32] = {};
     for (int j0 = next_seen(of, 0, begin); j0 <= i; j0 = next_seen(of, j0 + 32, begin)) {
         int j = j0 + lane;
-        float s = j <= i && (j < of.shared || j >= begin) ? scale * dot_row(qkv + at.q + (size_t)i * at.row,
-            qkv + at.k + (size_t)j * at.row, HS) : -INFINITY;
+        float s = -INFINITY;
+        if (j <= i && (j < of.shared || j >= begin))
+            s = scale * dot_row(qkv + at.q + (size_t)i * at.row,
+                qkv + at.k + (size_t)j * at.row, HS);
         float new_top = fmaxf(top, warp_max(s)), p = expf(s - new_top),
             shrink = expf(top - new_top);
         top = new_top;
@@ -121,7 +123,8 @@ extern "C" __global__ void attention_backward_rows(const real *o, const real *d_
 
 /* One warp, one query: dq_i = scale sum_j ds_ij k_j with ds = p (dp - D), dp_ij = do_i . v_j. */
 extern "C" __global__ void attention_backward_q_v1(const real *qkv, const real *d_o,
-        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS, float scale) {
+        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS,
+        float scale) {
     int lane = threadIdx.x % 32, i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= T) return;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
@@ -150,7 +153,8 @@ extern "C" __global__ void attention_backward_q_v1(const real *qkv, const real *
 /* One warp, one key: dv_j = sum_i p_ij do_i, dk_j = scale sum_i ds_ij q_i over the queries from j
    on, of all heads of its group. Grid (T / warps, NKV, B). */
 extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real *d_o,
-        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS, float scale) {
+        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS,
+        float scale) {
     int lane = threadIdx.x % 32, j = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (j >= T) return;
     Heads at = heads_at(blockIdx.z, blockIdx.y * GROUP, T, NH, HS);

@@ -202,8 +202,8 @@ class CublasLt:
         )
         status = self.library.cublasLtMatmul(
             self.handle, description, factor(scale).ctypes, w_at, layouts[0], x_at, layouts[1],
-            factor(float(add)).ctypes, out_at, layouts[2], out_at, layouts[2], ctypes.byref(algorithm),
-            workspace, ctypes.c_size_t(WORKSPACE_BYTES),
+            factor(float(add)).ctypes, out_at, layouts[2], out_at, layouts[2],
+            ctypes.byref(algorithm), workspace, ctypes.c_size_t(WORKSPACE_BYTES),
             ctypes.c_void_p(cp.cuda.get_current_stream().ptr),
         )
         if status:

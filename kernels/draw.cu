@@ -59,8 +59,8 @@ template <class Rank, class Weight> __device__ __forceinline__ unsigned threshol
 
 /* The first v whose weights up to it have a sum above target; where rounding leaves none, the last
    one with a weight. */
-template <class Weight> __device__ __forceinline__ int first_past(const Spans &s, int V, double target,
-        int *found, Weight weight) {
+template <class Weight> __device__ __forceinline__ int first_past(const Spans &s, int V,
+        double target, int *found, Weight weight) {
     row_sum(s, weight);                             /* leaves what each warp has in of_warps */
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     double before = 0.0;

@@ -1,20 +1,13 @@
 """device.py: the models of gpt.py and model/llama.py on a GPU.
 
 It offers the functions of model/fast.py, walks through the blocks with the same model/walk.py, and
-computes with the kernels of kernels/. What a GPU adds: parameters, gradients and moments each in
-one array, one arena for all the rest, planned before it is taken, and steps recorded as CUDA
-graphs, in which nothing is allocated and nobody waits for the host.
+computes with the kernels of kernels/. What a GPU adds: one arena for all that a step needs, planned
+before it is taken, and steps recorded as CUDA graphs, in which nothing is allocated and nobody
+waits for the host.
 
 Weights and activations are bfloat16, kept as uint16. What is summed over many rows or many steps is
-float32: gradients of parameters, the optimizer's means, and the master copy of the weights. Or
-everything is float32. Same seed, same bits: no kernel adds in an order that may change.
-
-Several ranks have a GPU each (model/nccl_ranks.py). The array of all parameters is cut into as many
-parts of equal size. A rank sums up the gradients of its part over all ranks, updates it, and gives
-it to the others. Only it keeps the moments of that part and, beside bfloat16, the master copy.
-
-    python train.py --device cuda --preset gpt2 ...
-    python train.py --device cuda --preset gpt2 --ranks 8 ...
+float32, such as gradients. Or everything is float32. Same seed, same bits: no kernel adds in an
+order that may change. model/device_training.py trains with it.
 
 Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in
 place of activations).
@@ -26,7 +19,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, lora, muon, nccl_ranks, ranks, walk, zero
+from model import checks, families, fast, llama, lora, nccl_ranks, ranks, walk
 from model.layout import Layout
 import numpy as np
 
@@ -140,14 +133,6 @@ def upload(params, cfg, bf16=True):
     return there if scale is None else {**there, lora.SCALE: scale}
 
 
-def learned_shapes(params, cfg):
-    """{name: shape} of what learns: the model, or the adapter beside it, and a reward's head."""
-    found = {} if lora.SCALE in params else dict(families.shapes(cfg))
-    for name, p in lora.learned(params).items():
-        found.setdefault(name, p.shape)
-    return found
-
-
 def shapes_of(arrays):
     """{name: its shape} of {name: array}"""
     return {name: a.shape for name, a in arrays.items()}
@@ -258,7 +243,8 @@ class Step:
         self, params, cfg, B, T, arena, want_grads=True, recompute=False, temperature=1.0, kept=None
     ):
         self.params, self.cfg, self.B, self.T = params, cfg, B, T
-        self.head, self.by = families.head_name(cfg), 1.0 / temperature
+        self.head = families.head_name(cfg)
+        self.by = 1.0 / temperature
         self.is_frozen = lora.SCALE in params           # and only its adapter learns
         kept = kept or {}
         shapes = step_shapes(cfg, B, T, want_grads, recompute)
@@ -438,215 +424,6 @@ def last_hidden(params, cfg, tokens, last, arena=None):
     return found
 
 
-# --------------------------------------------------------------------------------------- training
-
-
-def muon_shapes(cfg):
-    """What a step of Muon works in: enough for the largest part of any matrix of a block."""
-    largest = {}
-    for name, shape in families.shapes(cfg).items():
-        if not muon.is_block_matrix(name, shape):
-            continue
-        n_in, n_out = shape
-        part = n_in, n_out // muon.n_parts(name)
-        for what, needed in kernels.muon.memory_shapes(part).items():
-            largest[what] = max(largest.get(what, needed), needed, key=math.prod)
-    return largest
-
-
-def arena_bytes(shapes, bf16):
-    """{name: bytes} of what a step divides its arena into."""
-    kinds = other_kinds(shapes)
-    found = {}
-    for name, shape in shapes.items():
-        itemsize = 2 if bf16 and name not in kinds else 4
-        found[name] = cores.padded(shape, itemsize)
-    return found
-
-
-def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
-    """{what: bytes} of training with B sequences at once, known before any of it is taken.
-
-    has_muon: whether Muon has the matrices of the blocks. n_ranks: how many GPUs have a part each
-    of what the optimizer keeps.
-    """
-    layout, T, C = Layout(cfg, has_muon, n_ranks), cfg.n_positions, cfg.n_embd
-    n, n_own, n_adamw = layout.size, layout.size // n_ranks, layout.of_adamw.stop // n_ranks
-    widest = max(shape[-1] for shape in layout.shapes.values())
-    most_scratch = max(
-        B * T * cfg.n_head,                                         # attention_backward
-        2 * launching.BACKWARD_BLOCKS * C,                          # layernorm_backward
-        4 * launching.BACKWARD_BLOCKS * 256 + widest,               # bias_backward
-    )
-    plan = {
-        "parameters": 4 * n_own + 2 * n if bf16 else 4 * n,
-        "gradients": 4 * n,
-        "AdamW": 8 * n_adamw,
-        "activations": 0,
-        "logits": 0,
-        "scratch": 4 * most_scratch + kernels.cublas.WORKSPACE_BYTES,
-    }
-    for name, n_bytes in arena_bytes(step_shapes(cfg, B, T, True, recompute), bf16).items():
-        plan["logits" if name == "logits" else "activations"] += n_bytes
-    if has_muon:
-        in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
-        plan["Muon"] = 4 * (n_own - n_adamw) + sum(in_rounds)
-    if n_ranks > 1:
-        longest = max(n_adamw, n_own - n_adamw)
-        plan["exchange"] = 4 * math.prod(nccl_ranks.room_shape(longest, n_ranks))
-    return plan
-
-
-class Training:
-    """A model and its optimizer on the GPU: add() batches, then update().
-
-    params and optimizer (a train.AdamW or train.Muon) are the host's, for checkpoints: download()
-    brings them up to date. Where there are ranks, each has a Training, the optimizer on the host
-    has the rows of parts (zero.Parts), and cards (nccl_ranks.Cards) are the GPUs of all.
-    """
-
-    def __init__(
-        self, params, optimizer, cfg, rows, recompute=False, bf16=True, parts=zero.EVERYTHING,
-        cards=nccl_ranks.ONE_CARD,
-    ):
-        self.cfg, self.recompute, self.cards = cfg, recompute, cards
-        self.host, self.optimizer, self.parts = lora.learned(params), optimizer, parts
-        self.has_muon = hasattr(optimizer, "mean")
-        given = learned_shapes(params, cfg)
-        self.layout = layout = Layout(cfg, self.has_muon, cards.size, given)
-        self.regions = [layout.of_adamw, layout.of_muon][: 1 + self.has_muon]
-        self.own = [layout.own(region, cards.rank) for region in self.regions]
-        self._upload_weights(bf16)
-        if lora.SCALE in params:
-            frozen = upload(lora.without(params), cfg, bf16)
-            self.params = {**frozen, **self.params, lora.SCALE: params[lora.SCALE]}
-        self.m, self.v = (
-            self._upload_means(means, layout.of_adamw) for means in (optimizer.m, optimizer.v)
-        )
-        self.flat = cp.zeros((layout.size,), np.float32)            # its padding stays 0
-        if self.has_muon:
-            self.mean = self._upload_means(optimizer.mean, layout.of_muon)
-            dtype = np.uint16 if bf16 else np.float32
-            self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
-        self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
-        self.arena, self.clip, self.begun = cores.Arena(), None, False
-        self.finish = launching.Recording()
-        self._prepare_steps(rows)
-        if cards.size > 1:
-            self.sums = nccl_ranks.Sums(cards, self._tables(self.flat), self.state)
-
-    def _prepare_steps(self, rows):
-        """Make what add() needs, and state: the loss, the norm, the scale that clips it."""
-        T = self.cfg.n_positions
-        self.step = Step(self.params, self.cfg, rows, T, self.arena, True, self.recompute)
-        self.state = self.step.state
-        self.first, self.more = launching.Recording(), launching.Recording()
-
-    def _upload_weights(self, bf16):
-        """The weights to compute with, and the master copy of this rank's part of each region."""
-        flat = self.layout.gather(self.host)
-        self.weights = cp.asarray(flat)
-        self.masters = [self.weights[own] for own in self.own]
-        if bf16:
-            self.masters = [cp.asarray(flat[own]) for own in self.own]
-            self.weights = kernels.to_bf16(self.weights)
-        self.copies = [self.weights[own] if bf16 else None for own in self.own]
-        self.params = self.layout.views(self.weights)
-
-    def _upload_means(self, means, region):
-        """This rank's part of a region of means, of which the host has the rows of parts."""
-        whole = {name: np.asarray(self.parts.gathered(name, a)) for name, a in means.items()}
-        flat = self.layout.gather(whole, region)
-        return cp.asarray(flat.reshape(self.cards.size, -1)[self.cards.rank])
-
-    def clear(self):
-        """Begin a new step."""
-        self.begun = False
-
-    def add(self, tokens, targets, weights):
-        """Add a batch, (B,T) each, to the step. Returns 0.0 while the GPU is at work: the loss is
-        known after update()."""
-        if len(tokens) == 0 and self.cards.size > 1:    # fewer rows than ranks
-            if not self.begun:
-                self.flat[...] = 0.0
-                self.state[...] = 0.0
-        else:
-            self.step.put(tokens, targets, weights)
-            recording = self.more if self.begun else self.first
-            recording(functools.partial(self.step.run, self.grads, self.begun))
-        self.begun = True
-        return 0.0
-
-    def _finish(self):
-        o, own = self.optimizer, self.own[0]
-        if self.cards.size == 1:
-            kernels.grad_norm(self.flat, self.clip, self.state)
-        else:
-            self.sums.add_up(self.clip)
-        n_decayed = min(max(0, self.layout.n_decayed - own.start), own.stop - own.start)
-        kernels.adamw(
-            self.flat[own], self.masters[0], self.m, self.v, self.copies[0], self.state, self.rates,
-            n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
-        )
-        if self.has_muon:
-            self._finish_matrices()
-        if self.cards.size > 1:
-            self.cards.all_gather(*self._tables(self.weights))
-
-    def _finish_matrices(self):
-        """Muon's step. The gradients of its matrices are used up."""
-        o, layout, own = self.optimizer, self.layout, self.own[1]
-        grads, masters = layout.views(self.flat[own], own), layout.views(self.masters[1], own)
-        copies = {} if self.copies[1] is None else layout.views(self.copies[1], own)
-        for name, mean in layout.views(self.mean, own).items():
-            kernels.muon.step(
-                grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
-                self.in_rounds, muon.n_parts(name), o.ratio, o.momentum, o.weight_decay,
-            )
-
-    def _tables(self, flat):
-        """Each region of an array of all parameters as a table: a row for each rank."""
-        return [flat[region].reshape(self.cards.size, -1) for region in self.regions]
-
-    def update(self, lr, clip):
-        """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
-        t, o = self.optimizer.t + 1, self.optimizer
-        if self.clip not in (None, clip):
-            raise ValueError(f"clip {clip}: the step was recorded with {self.clip}")
-        self.clip = clip
-        rates = lr, 1.0 / (1.0 - o.beta1**t), 1.0 / (1.0 - o.beta2**t)
-        self.rates.set(np.array(rates, np.float32))
-        self.cards.run(self.finish, self._finish)
-        loss, norm, scale = cp.asnumpy(self.state).tolist()
-        o.t += scale != 0.0
-        return loss, norm
-
-    def download(self):
-        """Bring params and optimizer on the host up to date. All ranks must call it."""
-        layout, o, kept = self.layout, self.optimizer, self.parts.kept
-        for master, region in zip(self.masters, self.regions):
-            layout.scatter(self._on_host(master, region), self.host, region)
-        for mine, means in ((self.m, o.m), (self.v, o.v)):
-            whole = self._on_host(mine, layout.of_adamw)
-            layout.scatter(whole, means, layout.of_adamw, kept)
-        if self.has_muon:
-            whole = self._on_host(self.mean, layout.of_muon)
-            layout.scatter(whole, o.mean, layout.of_muon, kept)
-
-    def _on_host(self, own, region):
-        """An array of a region on the host, of which each rank's GPU has its part."""
-        flat, rank = kernels.on_host(own), self.cards.rank
-        if self.cards.size == 1:
-            return flat
-        table = np.empty((self.cards.size, len(flat)), flat.dtype)
-        table[rank] = flat
-        rows = [slice(r, r + 1) for r in range(self.cards.size)]
-        self.parts.here.all_gather([table], [rows])
-        return table.ravel()
-
-    close = download
-
-
 # --------------------------------------------------------------------------------------- decoding
 
 
@@ -669,8 +446,8 @@ class Cache(fast.Cache):
 class DecodeStep:
     """T new positions of each row of a cache.
 
-    Generation, T = 1, does the same again and again: it is recorded. n_vocab: where tokens are drawn
-    on the GPU, how many ids there are; hidden as for kernels.draw.
+    Generation, T = 1, does the same again and again: it is recorded. n_vocab: how many ids there
+    are, where tokens are drawn on the GPU; hidden as for kernels.draw.
     """
 
     def __init__(self, params, cfg, cache, T, only_last, n_vocab=None, hidden=None):

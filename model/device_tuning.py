@@ -8,7 +8,7 @@ work in one arena, one after the other, and each is recorded when it comes for t
 
 import functools
 
-from model import device                    # before numpy
+from model import device, device_training   # before numpy
 from model import checks, cores, lora
 import numpy as np
 
@@ -48,7 +48,7 @@ class TextsStep(device.Step):
         device.kernels.embedding_backward(self.a["x"], by_position, grads["wpe.weight"])
 
 
-class Tuning(device.Training):
+class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
     A reward's head is applied on the host (add_last), because few hidden states need it.
@@ -160,7 +160,7 @@ class Tuning(device.Training):
         """How many rows of T tokens fit. ValueError if not even one does."""
         bf16 = self.weights.dtype == np.uint16
         shapes = device.step_shapes(self.cfg, 1, T, True, self.recompute)
-        a_row = sum(device.arena_bytes(shapes, bf16).values())
+        a_row = sum(device_training.arena_bytes(shapes, bf16).values())
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)

@@ -14,7 +14,7 @@ import mmap
 import sys
 
 from model import cores                     # before numpy
-from model import device
+from model import device_training
 from model import fast
 from model import lora, operations
 import numpy as np
@@ -60,9 +60,9 @@ def worker(params, cfg, recompute, grads, arena):
 
 
 def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
-    """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
+    """What computes a step's gradients: Training on a GPU, else Gradients on all cores."""
     if gpu:
-        return device.Training(
+        return device_training.Training(
             params, optimizer, cfg, micro_batch, recompute, gpu.bf16, parts, gpu.cards)
     work = Gradients(params, cfg, recompute)
     optimizer.params = parts.updated(params)        # they have moved, see Gradients

@@ -8,7 +8,7 @@ import pytest
 from test_kernels import TOLERANCE, bits_of, cp, device, host, same     # noqa: F401
 
 from chat import packing
-import kernels
+from kernels import attention
 from model import operations
 
 SHARED_AT_FIRST = [(0, 7), (1, 5), (2, 60), (3, 90), (4, 1)]      # (segment, its tokens)
@@ -29,7 +29,7 @@ def segments_of(*rows, T):
 
 def test_where_texts_begin_and_end():
     """The drawing in attention.cu."""
-    got = kernels.texts_of(segments_of([(0, 3), (1, 2), (2, 2)], T=8))
+    got = attention.texts_of(segments_of([(0, 3), (1, 2), (2, 2)], T=8))
     assert got.dtype == np.int32
     np.testing.assert_array_equal(got, [[3, *(0, 0, 0, 3, 3, 5, 5, 7), *(8, 8, 8, 5, 5, 7, 7, 8)]])
 
@@ -38,7 +38,7 @@ def test_where_texts_begin_and_end():
 def test_they_say_what_the_definition_hides(pieces):
     segments = segments_of(pieces, MANY, T=220)
     n, row = segments.shape[1], np.arange(segments.shape[1])
-    for texts, hidden in zip(kernels.texts_of(segments),
+    for texts, hidden in zip(attention.texts_of(segments),
                              operations.segments_hidden(segments, np.float32)):
         shared, begin, end = texts[0], texts[1 : 1 + n], texts[1 + n :]
         query, key = row[:, None], row[None]
@@ -50,7 +50,7 @@ def test_they_say_what_the_definition_hides(pieces):
 @pytest.mark.parametrize("wrong", [[(1, 2), (2, 1), (1, 2)], [(1, 2), (0, 2)]])
 def test_a_text_in_two_pieces_is_refused(wrong):
     with pytest.raises(ValueError, match="row 1 has a text in two pieces"):
-        kernels.texts_of(segments_of(MANY, wrong, T=220))
+        attention.texts_of(segments_of(MANY, wrong, T=220))
 
 
 def check_texts(dtype, rows, T, NH, NKV, HS):
@@ -60,12 +60,12 @@ def check_texts(dtype, rows, T, NH, NKV, HS):
     (qkv, qkv64), (do, do64) = (device(rng.standard_normal((B, T, n * HS)), dtype)
                                 for n in (NH + 2 * NKV, NH))
     hidden = operations.segments_hidden(segments, np.float64)
-    texts = cp.asarray(kernels.texts_of(segments))
-    o, cache = kernels.attention_forward(qkv, NH, hidden=texts, n_kv_head=NKV)
+    texts = cp.asarray(attention.texts_of(segments))
+    o, cache = attention.attention_forward(qkv, NH, hidden=texts, n_kv_head=NKV)
     want, want_cache = operations.attention_forward(qkv64, NH, hidden=hidden, n_kv_head=NKV)
     same(o, want, dtype, "o")
     same(cache[2], want_cache[2], dtype, "lse")
-    dqkv = kernels.attention_backward(do, cache, NH, hidden=texts, n_kv_head=NKV)
+    dqkv = attention.attention_backward(do, cache, NH, hidden=texts, n_kv_head=NKV)
     want = operations.attention_backward(do64, want_cache, NH, hidden=hidden, n_kv_head=NKV)
     ends = np.cumsum([0, NH * HS, NKV * HS, NKV * HS])
     for what, begin, end in zip(("dq", "dk", "dv"), ends, ends[1:]):
@@ -91,5 +91,5 @@ def test_packed_replies_to_a_prompt():
     sampled = np.zeros((6, 30))
     sampled[:, 4:] = 1
     for part in packing.shared(tokens, targets, sampled, sampled, 128):
-        texts = kernels.texts_of(part[4])
+        texts = attention.texts_of(part[4])
         assert (texts[:, 0] == 4).all()

@@ -18,7 +18,7 @@ from test_kernels import bits_of, cp, value_of  # skips where neither a GPU nor 
 
 import bpe
 from model import cores
-from model import device
+from model import device, device_training
 from model import families
 from model import fast
 from model import llama
@@ -156,7 +156,7 @@ def test_training_equals_numpy(name, kind, bf16):
     cfg, tolerance = MODELS[name], 0.3 if bf16 else 1e-3
     start = model(cfg, bf16)
     (params, ours), (there, theirs) = pair_of(kind, start)
-    gpu = device.Training(there, theirs, cfg, rows=3, bf16=bf16)
+    gpu = device_training.Training(there, theirs, cfg, rows=3, bf16=bf16)
     begin = arrays_of(there, theirs)
     for step in range(RECIPE.steps):
         if step == 4:
@@ -193,7 +193,7 @@ def test_training_goes_on_on_another_device(kind):
             step_on_cpu(there, theirs, step, rows)
             continue
         if step in (0, 3):
-            gpu = device.Training(there, theirs, CFG, rows=3, bf16=False)
+            gpu = device_training.Training(there, theirs, CFG, rows=3, bf16=False)
         step_on_gpu(gpu, step, rows)
     gpu.close()
     got = arrays_of(there, theirs)
@@ -207,7 +207,7 @@ def test_what_is_computed_again_is_the_same_to_the_bit(cfg):
     moved, rows = [], five_rows()
     for recompute in (False, True):
         params = families.of(cfg).init(cfg, 0)
-        training = device.Training(params, train.AdamW(params), cfg, 2, recompute, False)
+        training = device_training.Training(params, train.AdamW(params), cfg, 2, recompute, False)
         for _ in range(3):
             training.clear()
             training.add(*(a[:2] for a in rows))
@@ -372,9 +372,9 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_plan_is_what_is_taken(cfg, kind):
     cfg = replace(cfg, vocab_size=300)
-    plan = device.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
+    plan = device_training.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
     params = families.of(cfg).init(cfg, 0)
-    gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
+    gpu = device_training.Training(params, OPTIMIZERS[kind](params), cfg, 3)
     of_adamw = [*gpu.masters, gpu.m, gpu.v, gpu.weights, gpu.flat, gpu.arena.memory]
     of_muon = 0
     if kind == "Muon":
@@ -396,7 +396,7 @@ def test_memory_comes_back_with_the_last_reference():
     gc.collect()
     gc.disable()
     try:
-        training = device.Training(params, train.AdamW(params), CFG, 1)
+        training = device_training.Training(params, train.AdamW(params), CFG, 1)
         training.add(*batch(1, CFG.n_positions))
         training.update(1e-3, 1.0)
         there = device.upload(params, CFG, False)
@@ -479,7 +479,7 @@ def wrong_batches():
 @pytest.mark.parametrize("what, tokens, targets, weights", list(wrong_batches()))
 def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
     params = gpt.init(CFG, 0)
-    training = device.Training(
+    training = device_training.Training(
         {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 3, bf16=False
     )
     there = device.upload(params, CFG, False)
@@ -499,7 +499,7 @@ def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
 
 def test_rows_that_do_not_fit_are_refused():
     params, batches = gpt.init(CFG, 0), [batch(*shape) for shape in ((4, 20), (3, 19), (3, 20))]
-    training = device.Training(params, train.AdamW(params), CFG, 3, bf16=False)
+    training = device_training.Training(params, train.AdamW(params), CFG, 3, bf16=False)
     for tokens, targets, weights in batches[:2]:
         with pytest.raises(ValueError, match=r"tokens: \(\d, \d+\), expected 1 to 3 rows of 20"):
             training.add(tokens, targets, weights)
@@ -511,7 +511,7 @@ def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), expected \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)
     with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), expected \(36, 32\)"):
-        device.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
+        device_training.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
 
 
 def test_decoding_keeps_to_its_cache():
@@ -542,7 +542,7 @@ def test_a_target_that_is_ignored_has_no_weight():
     params, (tokens, targets, weights) = model(), batch(2, CFG.n_positions)
     assert targets[0, 1] == -1
     want, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
-    training = device.Training(
+    training = device_training.Training(
         {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False
     )
     training.add(tokens, targets, weights)
