@@ -14,7 +14,6 @@ place of activations).
 """
 
 import functools
-import math
 import sys
 from types import SimpleNamespace
 

@@ -23,8 +23,9 @@ class TextsStep(device.Step):
     def inbox_sizes(self):
         """As Step's, and how positions are sorted, and kernels.texts_of()."""
         N, n_bounds = self.B * self.T, self.B * (1 + 2 * self.T)
-        more = dict(at_order=N, at_starts=N + 1, at_values=N, texts=n_bounds)
-        return {**super().inbox_sizes(), **more}
+        sizes = super().inbox_sizes()
+        sizes.update(at_order=N, at_starts=N + 1, at_values=N, texts=n_bounds)
+        return sizes
 
     def texts(self):
         """Where each text begins and ends."""
@@ -35,16 +36,19 @@ class TextsStep(device.Step):
         checks.check_texts(self.cfg, tokens, positions, segments)
         missing = (0, self.B - len(tokens)), (0, 0)
         positions = np.pad(positions.astype(np.int32), missing)
-        texts = device.kernels.texts_of(np.pad(segments, missing, constant_values=-1))
+        segments = np.pad(segments, missing, constant_values=-1)
+        texts = device.kernels.texts_of(segments)
         tokens, targets, weights = self._padded(tokens, targets, weights)
-        by_token, by_position = map(device.kernels.look_ups, (tokens.ravel(), positions.ravel()))
+        by_token = device.kernels.look_ups(tokens.ravel())
+        by_position = device.kernels.look_ups(positions.ravel())
         self.inbox.send(tokens, positions, targets, weights, *by_token, *by_position, texts)
 
     def _positions_backward(self, grads, add):
         """The gradient of wpe, whose rows are looked up like those of wte."""
         if not add:
             grads["wpe.weight"][...] = 0.0
-        by_position = tuple(self.sent[f"at_{name}"] for name in ("order", "starts", "values"))
+        names = "at_order", "at_starts", "at_values"
+        by_position = tuple(self.sent[name] for name in names)
         device.kernels.embedding_backward(self.a["x"], by_position, grads["wpe.weight"])
 
 
@@ -86,29 +90,35 @@ class Tuning(device_training.Training):
             batch += [positions, segments]
         for rows, T in self._parts(tokens, segments):
             step, first, more = self._step_for(rows, T, segments is not None)
-            step.put(*(wider(a[rows], T, fill) for a, fill in zip(batch, (0, -1, 0, 0, -1))))
+            wide = []
+            for a, fill in zip(batch, (0, -1, 0, 0, -1)):
+                wide.append(wider(a[rows], T, fill))
+            step.put(*wide)
             recording = more if self.begun else first
             recording(functools.partial(step.run, self.grads, self.begun))
             self.begun = True
-        before, self.loss = self.loss, float(device.cp.asnumpy(self.state)[0])
+        before = self.loss
+        self.loss = float(device.cp.asnumpy(self.state)[0])
         return self.loss - before
 
     def add_last(self, tokens, last, head):
         """As parallel.Gradients.add_last. Where the rows do not fit into memory together, their
         forward pass runs twice."""
         parts, found = self._parts(tokens, None), []
-        for part in parts:
-            step = self._forward(tokens, *part)
-            found.append(device.kernels.on_host(step.hidden_at(last[part[0]])))
+        for rows, T in parts:
+            step = self._forward(tokens, rows, T)
+            h = step.hidden_at(last[rows])
+            found.append(device.kernels.on_host(h))
         h = np.concatenate(found)
         loss, dh, dvector = head(h, self._head_vector())
         self._add_to_head(dvector)
-        for part in parts:
-            step = self._forward(tokens, *part) if len(parts) > 1 else step
+        for rows, T in parts:
+            if len(parts) > 1:
+                step = self._forward(tokens, rows, T)
             if not self.begun and not step.is_frozen:
                 for name in {"wte.weight", step.head}:
                     self.grads[name][...] = 0.0
-            step.put_slopes(last[part[0]], dh[part[0]])
+            step.put_slopes(last[rows], dh[rows])
             step.backward(self.grads, self.begun)
             self.begun = True
         self.loss += loss
@@ -147,13 +157,15 @@ class Tuning(device_training.Training):
         if key not in self.steps:
             if len(self.steps) == MOST_STEPS:
                 del self.steps[next(iter(self.steps))]
-            kind, before = TextsStep if has_texts else device.Step, self.arena.memory
+            kind = TextsStep if has_texts else device.Step
+            before = self.arena.memory
             step = kind(
                 self.params, self.cfg, *key[:2], self.arena, True, self.recompute, kept=self.kept)
             if self.arena.memory is not before:         # it has grown: the others lie in the old
                 self.steps.clear()
-            recordings = device.launching.Recording(), device.launching.Recording()
-            self.steps[key] = step, *recordings
+            first = device.launching.Recording()
+            more = device.launching.Recording()
+            self.steps[key] = step, first, more
         return self.steps[key]
 
     def _rows_at_once(self, T):

@@ -1,5 +1,6 @@
-"""chat/places.py: the stages of align.py on a GPU, or on the CPU that plays one, log the same losses
-and write the same tokens as on the cores.
+"""chat/places.py: the stages of align.py on a GPU, or on the CPU that plays one.
+
+They log the same losses and write the same tokens as on the cores.
 
 tests/peers/test_kernels_peers.py has twenty steps of each, and of the other family.
 """

@@ -122,7 +122,10 @@ def run(*words, **environment):
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("file", ["test_kernels.py", "test_kernels_llama.py", "test_device.py"])
+@pytest.mark.parametrize("file", [
+    "test_kernels.py", "test_kernels_llama.py", "test_attention.py", "test_draw.py",
+    "test_device.py", "test_device_training.py", "test_device_tuning.py",
+])
 def test_the_compilers_output_passes(file, the_compilers_output):
     """Not on a GPU: CuPy cannot be imported."""
     program = ("import sys; sys.modules['cupy'] = None; import pytest; "
