@@ -120,6 +120,7 @@ class Row:
 
     def __init__(self, prompt, settings, stream, n_positions):
         self.prompt, self.settings = prompt, settings
+        self.given = prompt             # what it reads first; with its ids, if it was set back
         self.ids, self.sampled, self.logp, self.likeliest = [], [], [], []
         self.finish, self.done = None, False
         self.unread = prompt[-1]
@@ -177,6 +178,7 @@ class Batch:
         self.texts = np.full((most, n_positions), -1, np.int32)
         self.used = np.zeros(most, np.int64)
         self.rows, self.ready = [], 0
+        self.set_back = []                      # rows that wait for memory
         self.n_steps = self.n_prompt = self.n_known = 0
         self.active = None                      # the cache of the rows that are written, or None
         self.settings = None                    # theirs, as arrays for probabilities
@@ -187,7 +189,7 @@ class Batch:
 
     def __len__(self):
         """How many rows are still being written."""
-        return sum(not row.done for row in self.rows)
+        return sum(not row.done for row in [*self.rows, *self.set_back])
 
     def add(self, prompts, settings, streams=None):
         """Begin a row for each prompt, a list of ids; returns the rows.
@@ -200,7 +202,7 @@ class Batch:
         if isinstance(settings, sample.Settings):
             settings = [settings] * len(prompts)
         self._leave()
-        free = self.most - len(self.rows)
+        free = self.most - len(self.rows) - len(self.set_back)
         if len(prompts) > free:
             raise ValueError(
                 f"{len(prompts)} more rows, and {free} of {self.most} places are free"
@@ -228,38 +230,31 @@ class Batch:
 
         It is the place whose text the prompt goes on from, or else the one used least recently.
         """
-        place, text = len(self.rows), row.prompt[:-1]
+        place, text = len(self.rows), row.given[:-1]
         known = np.minimum(self._shared(text), self.cache.length)
         taken = place + known[place:].argmax()
         if known[taken] < self.cache.length[taken]:
             self.used[taken] = self.n_steps     # more than this prompt may go on from it
             taken = place + self.used[place:].argmin()
-        self.cache.length[taken] = known[taken]
+        self.cache.cut(taken, int(known[taken]))
         self._swap(place, taken)
         self.texts[place] = -1
         self.texts[place, : len(text)] = text
         self.rows.append(row)
-        self.n_prompt += len(row.prompt)
+        self.n_prompt += len(row.given)
         self.n_known += int(known[taken])
 
     def _copy(self, place, source, n):
         """Give a place the first n keys and values of another, beyond those that it has."""
-        new = slice(self.cache.length[place], n)
-        for a in (self.cache.k, self.cache.v):
-            a[:, place, :, new] = a[:, source, :, new]
-        self.n_known += int(n - self.cache.length[place])
-        self.cache.length[place] = n
+        before = self.cache.length[place]
+        self.n_known += int(self.cache.take(place, source, n) - before)
 
     def _swap(self, a, b):
         """Exchange two places with all that they hold."""
         if a == b:
             return
-        n_a, n_b = self.cache.length[[a, b]]
-        for x in (self.cache.k, self.cache.v):
-            of_b = x[:, [b], :, :n_b]           # a copy, as b is a list
-            x[:, b, :, :n_a] = x[:, a, :, :n_a]
-            x[:, [a], :, :n_b] = of_b
-        for x in (self.cache.length, self.texts, self.used):
+        self.cache.swap(a, b)
+        for x in (self.texts, self.used):
             x[[a, b]] = x[[b, a]]
         if max(a, b) < len(self.rows):
             self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
@@ -293,7 +288,7 @@ class Batch:
             if len(readers) == ALONE // SHORTEST:
                 break
             place = self.rows.index(row)
-            shared = self._shared(row.prompt[:-1])
+            shared = self._shared(row.given[:-1])
             known = np.minimum(shared, length)
             best = known.argmax()
             if known[best] > length[place]:
@@ -305,7 +300,7 @@ class Batch:
     def _begin(self, row):
         """Let a row be written if only the last token of its prompt is unread; returns whether."""
         place = self.rows.index(row)
-        if self.cache.length[place] < len(row.prompt) - 1:
+        if self.cache.length[place] < len(row.given) - 1:
             return False
         self._swap(place, self.ready)
         self.ready += 1
@@ -315,7 +310,7 @@ class Batch:
     def _read_pieces(self, rows):
         """Read on in the prompts of some rows, side by side, as far as a piece goes."""
         piece = PIECE if self.ready else ALONE
-        left = [len(row.prompt) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
+        left = [len(row.given) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
         T = min(max(piece // len(rows), SHORTEST), max(left))
         rows = rows[: max(1, piece // T)]
         for place, row in enumerate(rows, self.ready):
@@ -324,7 +319,9 @@ class Batch:
         tokens = np.zeros((len(rows), n_new.max()), np.int64)
         places = self.cache.rows(slice(self.ready, self.ready + len(rows)))
         for r, (row, begin) in enumerate(zip(rows, places.length)):
-            tokens[r, : n_new[r]] = row.prompt[begin : begin + n_new[r]]
+            tokens[r, : n_new[r]] = row.given[begin : begin + n_new[r]]
+        if not self._has_room(places, n_new):
+            return
         self.engine.decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
         for row in rows:
             self._begin(row)
@@ -335,6 +332,46 @@ class Batch:
         if readers:
             self._read_pieces(readers)
             self._find_known()                  # those that have waited for it
+
+    def _has_room(self, places, n_new):
+        """Whether some rows, a part of the cache, have memory for n_new more tokens each.
+
+        If need be, free places lose their texts, and then rows are set back: the last first. They
+        read all they had, and go on, when there is room. ValueError where one row alone has none.
+        """
+        while places.lacks(n_new):
+            free = np.arange(len(self.rows), self.most)
+            free = free[self.cache.length[free] > 0]
+            if len(free):
+                oldest = free[self.used[free].argmin()]
+                self.cache.cut(oldest, 0)
+                self.texts[oldest] = -1
+                continue
+            if len(self.rows) == 1:
+                places.extend(n_new)                    # ValueError: it says what is missing
+            self._set_back()
+            return False
+        return True
+
+    def _set_back(self):
+        """Take the last row's place. It will read its prompt and its ids again."""
+        row = self.rows.pop()
+        place = len(self.rows)
+        self.ready = min(self.ready, place)
+        self.active = None
+        self.cache.cut(place, 0)
+        self.texts[place] = -1
+        row.given = [*row.prompt, *row.ids]
+        self.set_back.append(row)
+
+    def _let_in(self):
+        """Give rows that were set back a place again, if their text could double there."""
+        self.set_back = [row for row in self.set_back if not row.done]
+        while self.set_back and len(self.rows) < self.most:
+            row = self.set_back[-1]
+            if self.rows and not self.cache.has_free(2 * len(row.given)):
+                return
+            self._take_place(self.set_back.pop())
 
     def _unread(self):
         """The last token (ready,) of every row whose prompt is read, which is read now."""
@@ -367,7 +404,13 @@ class Batch:
         """
         self.n_steps += 1
         self._leave()
+        if self.set_back:
+            self._let_in()
         self._read_prompts()
+        while self.ready:
+            ready = self.cache.rows(slice(0, self.ready))
+            if self._has_room(ready, np.ones(self.ready, int)):
+                break
         if not self.ready:
             return []
         rows = self.rows[: self.ready]

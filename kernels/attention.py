@@ -150,14 +150,16 @@ def attention_backward(do, cache, n_head, out=None, hidden=None, n_kv_head=None)
 MOST_HEADS = 8          # query heads that a block of decode_attention has at once: registers
 
 
-def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
+def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None, pages=None):
     """Attention of T new positions a row to all before: (B,T,(NH+2NKV)*HS) -> (B,T,NH*HS)
 
     The keys and values of the first n_new (B,) of them go into the caches (B,NKV,S,HS) behind the
-    first length (B,), where they must fit.
+    first length (B,), where they must fit. pages (B,most) int32: which pages of caches
+    (pages,NKV,PAGE,HS) a row has, in place of a row of its own.
     """
-    B, NKV, S, HS = k_cache.shape
-    T, columns = qkv.shape[1:]
+    _, NKV, S, HS = k_cache.shape
+    B, T, columns = qkv.shape
+    n_rows, most = (B, 0) if pages is None else (len(k_cache), pages.shape[1])
     NH = columns // HS - 2 * NKV
     dtype = real("qkv", qkv)
     if HS > MOST_HEAD_SIZE or NH < 1 or NH % NKV:
@@ -167,12 +169,15 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
     o = or_empty(out, (B, T, NH * HS), dtype)
     check("qkv", qkv, (B, T, (NH + 2 * NKV) * HS), dtype, packed(HS, dtype))
     caches = {"k_cache": k_cache, "v_cache": v_cache}
-    check_each(caches, (B, NKV, S, HS), dtype, packed(HS, dtype))
+    check_each(caches, (n_rows, NKV, S, HS), dtype, packed(HS, dtype))
     check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
     check_each({"length": length, "n_new": n_new}, (B,), np.int32)
-    apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new})
-    arrays = qkv, k_cache, v_cache, length, n_new
+    check_each({"pages": pages}, (B, most), np.int32)
+    apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new, "pages": pages})
+    arrays = qkv, k_cache, v_cache, length, n_new, pages, most
     defines = grouped(NH, NKV)
+    if pages is not None:
+        defines += (f"-DPAGE={S}",)
     launch(
         "decode.cu", "cache_append", dtype, ceil_div(B * T * NKV * HS, 256), 256,
         *arrays, B, T, NKV, S, HS, defines=defines,

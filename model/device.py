@@ -18,7 +18,7 @@ import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, lora, nccl_ranks, ranks, walk
+from model import checks, families, llama, lora, nccl_ranks, pages, ranks, walk
 from model.layout import Layout
 import numpy as np
 
@@ -426,13 +426,17 @@ def last_hidden(params, cfg, tokens, last, arena=None):
 # --------------------------------------------------------------------------------------- decoding
 
 
-class Cache(fast.Cache):
-    """fast.Cache on the GPU, and beside it the step that decodes into it."""
+class Cache(pages.Cache):
+    """fast.Cache on the GPU, in pages, and beside it the step that decodes into it.
 
-    def __init__(self, cfg, batch, n_positions=None, like=None):
-        super().__init__(cfg, batch, n_positions, like)
-        self.k = cp.zeros(self.k.shape, self.k.dtype)
-        self.v = cp.zeros(self.v.shape, self.v.dtype)
+    budget: bytes for keys and values, by default half of what is free.
+    """
+
+    def __init__(self, cfg, batch, n_positions=None, like=None, budget=None):
+        if budget is None:
+            free_bytes, _ = cp.cuda.runtime.memGetInfo()
+            budget = free_bytes // 2
+        super().__init__(cp, cfg, batch, n_positions, like, budget)
         self.step = None
 
     def rows(self, part):
@@ -452,20 +456,22 @@ class DecodeStep:
     def __init__(self, params, cfg, cache, T, only_last, n_vocab=None, hidden=None):
         self.params, self.cfg, self.only_last = params, cfg, only_last
         self.n_vocab, self.hidden = n_vocab, hidden
-        B, V = len(cache.length), len(params["wte.weight"])
+        V = len(params["wte.weight"])
+        B, self.most = cache.table.shape
         N = B * T
         shapes = walk.trunk_shapes(cfg, B, T, want_grads=False)
-        shapes.update(table_shapes(cfg, cache.k.shape[3]))
+        shapes.update(table_shapes(cfg, cache.room))
         shapes["y_last"] = (B, cfg.n_embd)
         shapes["logits"] = (B if only_last else N, V)
-        shapes["inbox"] = (2 * N + 3 * B,)
+        shapes["inbox"] = (2 * N + 3 * B + B * self.most,)
         if n_vocab:
             shapes["drawn"], shapes["settings"] = (2 * B,), (5, B)
         dtype = params["wte.weight"].dtype
         self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
         self.trunk = trunk_of(params, cfg, self.a)
         self.inbox = Inbox(self.a["inbox"])
-        self.sent = cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
+        self.sent = cut(
+            self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B, pages=B * self.most)
         self.recording = launching.Recording() if T == 1 else None
 
     def run(self, cache):
@@ -474,7 +480,8 @@ class DecodeStep:
 
         def attend(i, qkv, o):
             k, v, length, n_new = cache.k[i], cache.v[i], sent["length"], sent["n_new"]
-            kernels.decode_attention(qkv, k, v, length, n_new, out=o)
+            table = sent["pages"].reshape(-1, self.most)
+            kernels.decode_attention(qkv, k, v, length, n_new, o, table)
 
         self.trunk.forward(sent["tokens"], sent["positions"], attend)
         y = kernels.take_rows(a["y"], sent["last"], a["y_last"]) if self.only_last else a["y"]
@@ -517,7 +524,8 @@ def run_decode(params, cfg, tokens, cache, n_new, only_last, settings=None, n_vo
                hidden=None):
     """The DecodeStep that has read new tokens: see decode and decode_and_draw."""
     n_new = checks.new_positions(cfg, params, tokens, cache, n_new)
-    (B, T), S = tokens.shape, cache.k.shape[3]
+    (B, T), S = tokens.shape, cache.room
+    cache.extend(n_new)
     key = T, only_last, n_vocab, id(params)
     if not cache.step or cache.step[0] != key:
         made = DecodeStep(params, cfg, cache, T, only_last, n_vocab, hidden)
@@ -527,7 +535,7 @@ def run_decode(params, cfg, tokens, cache, n_new, only_last, settings=None, n_vo
         step.a["settings"].set(np.ascontiguousarray(settings))
     positions = np.minimum(cache.length[:, None] + np.arange(T), S - 1)
     last = np.arange(B) * T + n_new - 1
-    numbers = tokens, positions, cache.length, n_new, last
+    numbers = tokens, positions, cache.length, n_new, last, cache.table
     step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in numbers))
     if step.recording:
         step.recording(functools.partial(step.run, cache))
