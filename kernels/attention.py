@@ -31,10 +31,12 @@ def texts_of(segments):
     row = np.arange(T)
     is_first = np.ones((B, T), bool)
     is_first[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    begin = np.maximum.accumulate(np.where(is_first, row, 0), 1)
+    latest = np.where(is_first, row, 0)
+    begin = np.maximum.accumulate(latest, 1)
     is_last = np.ones((B, T), bool)
     is_last[:, :-1] = is_first[:, 1:]
-    end = np.minimum.accumulate(np.where(is_last, row + 1, T)[:, ::-1], 1)[:, ::-1]
+    backwards = np.where(is_last, row + 1, T)[:, ::-1]
+    end = np.minimum.accumulate(backwards, 1)[:, ::-1]
     for r in range(B):
         names = segments[r][is_first[r]]
         if len(np.unique(names)) < len(names) or 0 in names[1:]:
@@ -159,7 +161,9 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None, pages=None)
     """
     _, NKV, S, HS = k_cache.shape
     B, T, columns = qkv.shape
-    n_rows, most = (B, 0) if pages is None else (len(k_cache), pages.shape[1])
+    n_rows, most = B, 0
+    if pages is not None:
+        n_rows, most = len(k_cache), pages.shape[1]
     NH = columns // HS - 2 * NKV
     dtype = real("qkv", qkv)
     if HS > MOST_HEAD_SIZE or NH < 1 or NH % NKV:

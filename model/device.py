@@ -426,7 +426,7 @@ def last_hidden(params, cfg, tokens, last, arena=None):
 # --------------------------------------------------------------------------------------- decoding
 
 
-class Cache(pages.Cache):
+class Cache(pages.PagedCache):
     """fast.Cache on the GPU, in pages, and beside it the step that decodes into it.
 
     budget: bytes for keys and values, by default half of what is free.

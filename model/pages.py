@@ -53,7 +53,7 @@ def bytes_a_page(cfg, dtype):
     return 2 * cfg.n_layer * heads * PAGE * width * np.dtype(dtype).itemsize
 
 
-class Cache(fast.Cache):
+class PagedCache(fast.Cache):
     """fast.Cache in pages, in arrays of xp, which is CuPy.
 
     k, v (L,pages,NKV,PAGE,HS); table (B,most) and used (B,): the pages of each row, on the host.

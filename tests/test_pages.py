@@ -27,7 +27,7 @@ def small_pages(monkeypatch):
 def cache_of(rows=4, n_pages=12):
     """A cache of numbers on the host, whose pages hold their own number."""
     budget = n_pages * pages.bytes_a_page(CFG, np.float32)
-    cache = pages.Cache(np, CFG, rows, budget=budget)
+    cache = pages.PagedCache(np, CFG, rows, budget=budget)
     for page in range(len(cache.pool.n_rows)):
         cache.k[:, page] = cache.v[:, page] = page
     return cache
@@ -98,7 +98,7 @@ def test_where_no_page_is_left(small_pages):
     with pytest.raises(ValueError, match="a cache of 5 pages of 4 tokens has none left"):
         grow(cache, 1, 1)
     with pytest.raises(ValueError, match="cache of 21 positions, the model's context is 20"):
-        pages.Cache(np, CFG, 1, 21)
+        pages.PagedCache(np, CFG, 1, 21)
 
 
 @pytest.mark.parametrize("dtype, group", [("float32", 1), ("bf16", 3)])
