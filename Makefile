@@ -212,7 +212,9 @@ pictures: .venv-peers/ready all
 gpu: .venv-gpu/ready
 	failed=0; \
 	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs \
-	  tests/test_kernels.py tests/test_device.py tests/test_nccl_ranks.py || failed=$$?; \
+	  tests/test_kernels.py tests/test_attention.py tests/test_draw.py tests/test_device.py \
+	  tests/test_device_training.py tests/test_device_tuning.py tests/test_places.py \
+	  tests/test_nccl_ranks.py || failed=$$?; \
 	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
 
 clean:

@@ -49,7 +49,7 @@ learner.add(tokens, targets, weights) adds those of a batch, whose rows are divi
 of the run (--ranks); learner.update(loss, info) clips them, takes a step of AdamW, logs it, and
 saves now and then. A stage that was killed goes on from there, unless its identity (recipe, reward,
 seed, data, first weights) has changed: on_mismatch tells what then. chat/packing.py puts many texts
-into one row, chat/lessons.py reads the data.
+into one row, chat/lessons.py reads the data, and with --device cuda all of it runs on a GPU.
 
 Sources: Ouyang et al. 2022 (SFT, the reward model, the pre-training mix of section 3.5);
 Shao et al. 2024 (advantages within a group); Liu et al. 2025 (why not to divide by deviation or
@@ -65,7 +65,7 @@ import numpy as np
 
 from chat import arena, commands, formats, generate
 from chat import grading, judges, lessons
-from chat import options, packing, rollouts, tuning, variants
+from chat import options, packing, places, rollouts, tuning, variants
 from run import command
 
 # ------------------------------------------------------------------------- supervised fine-tuning
@@ -130,7 +130,9 @@ def add_replay(learner, text, step, recipe):
     return round(loss / recipe.replay_weight, 6)
 
 
-def sft(run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft"):
+def sft(
+    run, recipe, seed=0, on_mismatch="error", data=(), start="base", out="sft",
+):
     """base/ + chat/train.jsonl -> sft/. Returns how many conversations it learned from.
 
     data: files of conversations to learn instead. start, out: the stage before and this one.
@@ -223,19 +225,10 @@ REWARDS = {
 }
 
 
-def find_reward(reward):
-    """(name, function) of a reward in REWARDS, or of a function that stands in none."""
-    if isinstance(reward, str):
-        if reward not in REWARDS:
-            raise ValueError(f"unknown reward {reward!r}: expected one of {', '.join(REWARDS)}")
-        return reward, REWARDS[reward]
-    return getattr(reward, "__name__", type(reward).__name__), reward
-
-
 # ------------------------------------------------------------------- RL: replies and their weights
 
 
-def roll_out(model, tasks, recipe, rng, judge=None):
+def roll_out(model, tasks, recipe, rng, judge=None, engine=fast):
     """Draw `prompts` of the tasks and let the model reply to each `group` times.
 
     The temperature is 1 and no token is left out: the replies must come from the very distribution
@@ -256,6 +249,7 @@ def roll_out(model, tasks, recipe, rng, judge=None):
         stop=chats.ends,
         max_new_tokens=recipe.max_tokens,
         seed=int(rng.integers(2**31)),
+        engine=engine,
     )
     texts = [chats.answer(reply.prompt, reply.ids) for reply in replies]
     ended = np.array([reply.finish == "stop" for reply in replies])
@@ -309,10 +303,11 @@ def normaliser(sampled, how="tokens", longest=None):
     return sampled / max(sampled.sum(), 1.0)
 
 
-def log_probabilities(params, cfg, tokens, targets, mask):
+def log_probabilities(params, cfg, tokens, targets, mask, engine=fast):
     """log p of each target under a model, 0 where the mask is 0: (B,T) each -> (B,T)"""
     targets = np.where(mask > 0, targets, -1)           # -1 is ignored
-    return -ranks.here().by_rows(partial(fast.token_losses, params, cfg), tokens, targets)
+    nats_of = partial(engine.token_losses, params, cfg)
+    return -ranks.here().by_rows(nats_of, tokens, targets)
 
 
 FAR = 20.0              # nats between reference and model beyond which the leash pulls no harder
@@ -342,18 +337,18 @@ def policy_weights(shares, advantage, beta=0.0, log_p=None, log_p_reference=None
     return weights
 
 
-def add_replies(learner, model, recipe, rollout, advantage, reference):
+def add_replies(learner, recipe, rollout, advantage, reference):
     """Add the policy gradient of a rollout. Returns (loss, what to log).
 
     The loss says nothing, for advantages cancel. Only its gradient counts.
     """
-    params, cfg, _ = model
+    params, cfg, _ = learner.model
     rows = policy_rows(rollout.replies)                             # tokens, targets, sampled
     shares = normaliser(rows[2], recipe.normaliser, recipe.max_tokens)
     info = {}
     if recipe.leash:
-        log_p = log_probabilities(params, cfg, *rows)
-        log_p_reference = log_probabilities(reference, cfg, *rows)
+        log_p = log_probabilities(params, cfg, *rows, learner.engine)
+        log_p_reference = log_probabilities(reference, cfg, *rows, learner.engine)
         weights = policy_weights(shares, advantage, recipe.leash, log_p, log_p_reference)
         distance = gains(log_p, log_p_reference, rows[2])           # of each reply
         info["kl_nats"] = float(distance.mean())
@@ -385,36 +380,39 @@ def rl(
     """sft/ + tasks/wheel_train.jsonl -> rl/. Returns what unseen tasks measure before and after.
 
     reward: a name in REWARDS, or a function like those there. tasks, held_out: files of other
-    tasks, to learn from and to measure on. reference: the stage that a leash is tied to, by default
-    start.
+    tasks, to learn from and to measure on. reference: the stage of the leash (default: start).
     """
     run = Path(run)
-    name, reward = find_reward(reward)
+    name, reward = rollouts.find_reward(reward, REWARDS)
     out = out or options.folder_of(name)
     model = _, cfg, _ = tuning.load_start(run, start, out, recipe, seed)
+    place = places.of(recipe)
     judged = reward is reward_model         # if so, read() also loads the judge
     given = rollouts.read(
         run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference
     )
-    before = arena.measure(*model, given.unseen, recipe.max_tokens)
+    how = recipe.max_tokens, place.engine
+    before = arena.measure(*place.model(model), given.unseen, *how)
     warned = set()
     learning = tuning.begun(
         run / out, model, recipe, given.identity, on_mismatch, base=run / start)
     with learning as learner:
+        given = given.put(learner)
         for step in learner.steps():
             rng = np.random.default_rng((seed, step))
-            rollout = roll_out(model, given.tasks, recipe, rng, given.judge)
+            rollout = roll_out(
+                learner.model, given.tasks, recipe, rng, given.judge, place.engine)
             rewards = rollouts.checked(reward, name, rollout)
             advantage = advantages(rewards, recipe.group, recipe.baseline)
             info = rollouts.describe(rollout, rewards, advantage, recipe.group)
             rollouts.warn(info, recipe, cfg.n_positions, warned)
             if step % recipe.save_every == 0:
-                _, verdicts = arena.ask(*model, given.unseen[:64], 0.0, 0, recipe.max_tokens)
-                info["greedy"] = arena.means(verdicts).correct
+                unseen = given.unseen[:64]
+                info["greedy"] = arena.greedy(*learner.model, unseen, *how)
             loss = 0.0
             if advantage.any() or recipe.leash:
                 loss, more = add_replies(
-                    learner, model, recipe, rollout, advantage, given.reference)
+                    learner, recipe, rollout, advantage, given.reference)
                 info.update(more)
             if given.others:
                 chosen = given.others.at(step)
@@ -423,7 +421,8 @@ def rl(
             if given.text:
                 info["replay_loss_nats"] = add_replay(learner, given.text, step, recipe)
             learner.update(loss, info)
-    return before, arena.measure(*model, given.unseen, recipe.max_tokens)
+    after = arena.measure(*place.model(model), given.unseen, *how)
+    return before, after
 
 
 # ------------------------------------------------------------------------ learning from comparisons
@@ -492,19 +491,20 @@ def reward(
     params["score.weight"] = np.zeros(cfg.n_embd, np.float32)
     batches = lessons.Batches(comparisons, recipe.batch, seed)
     identity = tuning.identity("reward", seed, params, data)
+    place = places.of(recipe)
 
     def save(folder, params, cfg):
-        bias = judges.bias_for(params, cfg, tokenizer, comparisons)
+        bias = judges.bias_for(params, cfg, tokenizer, comparisons, place)
         judges.save(folder, params, cfg, bias)
 
     with tuning.begun(run / out, model, recipe, identity, on_mismatch, save) as learner:
         for step in learner.steps():
             rows, scores, prompts = lessons.side_by_side(batches.at(step))
             loss_of = partial(preferences, scores=scores, prompts=prompts, centre=0.01)
-            loss, _, in_order, n = judges.add_gradient(learner, params, cfg, rows, loss_of)
+            loss, _, in_order, n = judges.add_gradient(learner, rows, loss_of)
             learner.update(loss, {"pairs": n, "in_order": in_order / max(n, 1)})
     rows, scores, prompts = lessons.side_by_side(test)
-    rewards = judges.score(judges.load(run / out), rows)
+    rewards = judges.score(judges.load(run / out, place), rows)
     _, _, in_order, n = preferences(rewards, scores, prompts)
     return len(comparisons), in_order, n
 
@@ -559,19 +559,19 @@ def dpo(
     batches = lessons.Batches(pairs, recipe.batch, seed)
     identity = tuning.identity("dpo", seed, params, data, reference=leash_to)
 
-    def compare(pairs):                     # -> the rows, and their log p under both models
-        rows = pad_rows([row for pair in pairs for row in pair])
-        log_p = log_probabilities(params, cfg, *rows)
-        log_p_reference = log_probabilities(leash_to, cfg, *rows)
-        return *rows, log_p, log_p_reference
-
     learning = tuning.begun(run / out, model, recipe, identity, on_mismatch, base=run / start)
     with learning as learner:
+        both = learner.model[0], learner.put(leash_to)
+
+        def compare(pairs):     # -> the rows, their log p under both models, what each gained
+            rows = pad_rows([row for pair in pairs for row in pair])
+            log_p = [log_probabilities(p, cfg, *rows, learner.engine) for p in both]
+            return *rows, *log_p, gains(*log_p, rows[2])
+
         for step in learner.steps():
-            tokens, targets, mask, log_p, log_p_reference = compare(batches.at(step))
+            tokens, targets, mask, log_p, log_p_reference, gained = compare(batches.at(step))
             loss, weights = dpo_weights(log_p, log_p_reference, mask, recipe.leash)
             learner.add(tokens, targets, weights)
-            gained = gains(log_p, log_p_reference, mask)
             better, worse = gained[0::2], gained[1::2]
             info = {
                 "in_order": float((better > worse).mean()),
@@ -579,11 +579,11 @@ def dpo(
                 "rejected": float(worse.mean()),
             }
             learner.update(loss, info)
-    in_order = 0
-    for i in range(0, len(test), 32):
-        _, _, mask, log_p, log_p_reference = compare(test[i:i + 32])
-        gained = gains(log_p, log_p_reference, mask)
-        in_order += int((gained[0::2] > gained[1::2]).sum())
+        in_order = 0
+        for i in range(0, len(test), 32):
+            *_, gained = compare(test[i:i + 32])
+            better, worse = gained[0::2], gained[1::2]
+            in_order += int((better > worse).sum())
     return len(pairs), in_order, len(test)
 
 

@@ -42,6 +42,7 @@ Learning and judging:
     options         the recipes of align.py's stages, and its command line
     commands        its commands
     tuning          how a stage begins, resumes, logs and saves
+    places          where it computes: on the cores or on a GPU
     rollouts        what the replies of a step of reinforcement learning are like
     variants        other baselines and normalisers
     judges          the reward model

@@ -239,15 +239,18 @@ def judge(task, reply, tokenizer):
     return Verdict(correct, ended, sum(reply.sampled), text.startswith(STEPWISE))
 
 
-def ask(params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256):
-    """(replies, verdicts) of a model that is asked some tasks."""
+def ask(
+    params, cfg, tokenizer, tasks, temperature, seed, max_tokens=64, batch=256, engine=fast
+):
+    """(replies, verdicts) of a model that is asked some tasks. engine: what computes with params"""
     prompts = [lessons.prompt_of(task, tokenizer) for task in tasks]
     stop = formats.of(tokenizer).ends
     replies, work = [], progress.Work("answers", len(prompts))
     for i in range(0, len(prompts), batch):
         replies += generate.generate_on_ranks(
             params, cfg, tokenizer, prompts[i:i + batch], stop=stop, max_new_tokens=max_tokens,
-            temperature=temperature, seed=seed + i, watch=partial(work.at, before=i),
+            temperature=temperature, seed=seed + i, engine=engine,
+            watch=partial(work.at, before=i),
         )
     work.end()
     return replies, [judge(task, reply, tokenizer) for task, reply in zip(tasks, replies)]
@@ -258,15 +261,22 @@ def means(verdicts):
     return Verdict(*np.mean(verdicts, axis=0).tolist())
 
 
-def measure(params, cfg, tokenizer, tasks, max_tokens=64):
+def greedy(params, cfg, tokenizer, tasks, max_tokens=64, engine=fast):
+    """The share of a model's greedy replies that are right."""
+    _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens, engine=engine)
+    return means(verdicts).correct
+
+
+def measure(params, cfg, tokenizer, tasks, max_tokens=64, engine=fast):
     """{what: number} of a model's greedy replies, and of replies at temperature 1."""
     print(f"asking {len(tasks)} questions to measure on", file=sys.stderr)
-    greedy = means(ask(params, cfg, tokenizer, tasks, 0.0, 0, max_tokens)[1])
-    free = means(ask(params, cfg, tokenizer, tasks, 1.0, 1, max_tokens)[1])
+    model = params, cfg, tokenizer
+    coldest = means(ask(*model, tasks, 0.0, 0, max_tokens, engine=engine)[1])
+    free = means(ask(*model, tasks, 1.0, 1, max_tokens, engine=engine)[1])
     return {
-        "greedy": greedy.correct,
+        "greedy": coldest.correct,
         "at_temperature_1": free.correct,
-        "length": greedy.n_tokens,
+        "length": coldest.n_tokens,
         "length_at_1": free.n_tokens,
         "stepwise": free.stepwise,
         "problems": len(tasks),

@@ -120,6 +120,7 @@ class Row:
 
     def __init__(self, prompt, settings, stream, n_positions):
         self.prompt, self.settings = prompt, settings
+        self.given = prompt             # what it reads first; with its ids, if it was set back
         self.ids, self.sampled, self.logp, self.likeliest = [], [], [], []
         self.finish, self.done = None, False
         self.unread = prompt[-1]
@@ -130,6 +131,7 @@ class Row:
         penalties = settings.presence_penalty, settings.frequency_penalty
         repeats = settings.repetition_penalty != 1
         self.penalised = repeats or any(penalties) or settings.logit_bias
+        self.needs_logits = self.penalised or settings.alternatives >= 0
 
     def put(self, token, sampled, logp):
         """Write one more token, which may end the row."""
@@ -176,14 +178,18 @@ class Batch:
         self.texts = np.full((most, n_positions), -1, np.int32)
         self.used = np.zeros(most, np.int64)
         self.rows, self.ready = [], 0
+        self.set_back = []                      # rows that wait for memory
         self.n_steps = self.n_prompt = self.n_known = 0
         self.active = None                      # the cache of the rows that are written, or None
         self.settings = None                    # theirs, as arrays for probabilities
+        # On a GPU tokens are drawn there; an id that is no token's is hidden.
+        self.draw_there = getattr(engine, "decode_and_draw", None)
+        self.hidden = engine.hidden_ids(tokenizer) if self.draw_there else None
         self.tool_end = tokenizer.special_tokens.get("<|tool_end|>")
 
     def __len__(self):
         """How many rows are still being written."""
-        return sum(not row.done for row in self.rows)
+        return sum(not row.done for row in [*self.rows, *self.set_back])
 
     def add(self, prompts, settings, streams=None):
         """Begin a row for each prompt, a list of ids; returns the rows.
@@ -196,7 +202,7 @@ class Batch:
         if isinstance(settings, sample.Settings):
             settings = [settings] * len(prompts)
         self._leave()
-        free = self.most - len(self.rows)
+        free = self.most - len(self.rows) - len(self.set_back)
         if len(prompts) > free:
             raise ValueError(
                 f"{len(prompts)} more rows, and {free} of {self.most} places are free"
@@ -224,38 +230,31 @@ class Batch:
 
         It is the place whose text the prompt goes on from, or else the one used least recently.
         """
-        place, text = len(self.rows), row.prompt[:-1]
+        place, text = len(self.rows), row.given[:-1]
         known = np.minimum(self._shared(text), self.cache.length)
         taken = place + known[place:].argmax()
         if known[taken] < self.cache.length[taken]:
             self.used[taken] = self.n_steps     # more than this prompt may go on from it
             taken = place + self.used[place:].argmin()
-        self.cache.length[taken] = known[taken]
+        self.cache.cut(taken, int(known[taken]))
         self._swap(place, taken)
         self.texts[place] = -1
         self.texts[place, : len(text)] = text
         self.rows.append(row)
-        self.n_prompt += len(row.prompt)
+        self.n_prompt += len(row.given)
         self.n_known += int(known[taken])
 
     def _copy(self, place, source, n):
         """Give a place the first n keys and values of another, beyond those that it has."""
-        new = slice(self.cache.length[place], n)
-        for a in (self.cache.k, self.cache.v):
-            a[:, place, :, new] = a[:, source, :, new]
-        self.n_known += int(n - self.cache.length[place])
-        self.cache.length[place] = n
+        before = self.cache.length[place]
+        self.n_known += int(self.cache.take(place, source, n) - before)
 
     def _swap(self, a, b):
         """Exchange two places with all that they hold."""
         if a == b:
             return
-        n_a, n_b = self.cache.length[[a, b]]
-        for x in (self.cache.k, self.cache.v):
-            of_b = x[:, [b], :, :n_b]           # a copy, as b is a list
-            x[:, b, :, :n_a] = x[:, a, :, :n_a]
-            x[:, [a], :, :n_b] = of_b
-        for x in (self.cache.length, self.texts, self.used):
+        self.cache.swap(a, b)
+        for x in (self.texts, self.used):
             x[[a, b]] = x[[b, a]]
         if max(a, b) < len(self.rows):
             self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
@@ -289,7 +288,7 @@ class Batch:
             if len(readers) == ALONE // SHORTEST:
                 break
             place = self.rows.index(row)
-            shared = self._shared(row.prompt[:-1])
+            shared = self._shared(row.given[:-1])
             known = np.minimum(shared, length)
             best = known.argmax()
             if known[best] > length[place]:
@@ -301,7 +300,7 @@ class Batch:
     def _begin(self, row):
         """Let a row be written if only the last token of its prompt is unread; returns whether."""
         place = self.rows.index(row)
-        if self.cache.length[place] < len(row.prompt) - 1:
+        if self.cache.length[place] < len(row.given) - 1:
             return False
         self._swap(place, self.ready)
         self.ready += 1
@@ -311,7 +310,7 @@ class Batch:
     def _read_pieces(self, rows):
         """Read on in the prompts of some rows, side by side, as far as a piece goes."""
         piece = PIECE if self.ready else ALONE
-        left = [len(row.prompt) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
+        left = [len(row.given) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
         T = min(max(piece // len(rows), SHORTEST), max(left))
         rows = rows[: max(1, piece // T)]
         for place, row in enumerate(rows, self.ready):
@@ -320,7 +319,9 @@ class Batch:
         tokens = np.zeros((len(rows), n_new.max()), np.int64)
         places = self.cache.rows(slice(self.ready, self.ready + len(rows)))
         for r, (row, begin) in enumerate(zip(rows, places.length)):
-            tokens[r, : n_new[r]] = row.prompt[begin : begin + n_new[r]]
+            tokens[r, : n_new[r]] = row.given[begin : begin + n_new[r]]
+        if not self._has_room(places, n_new):
+            return
         self.engine.decode(self.params, self.cfg, tokens, places, n_new, only_last=True)
         for row in rows:
             self._begin(row)
@@ -332,12 +333,57 @@ class Batch:
             self._read_pieces(readers)
             self._find_known()                  # those that have waited for it
 
-    def _read(self):
-        """Read the last token of every row whose prompt is read -> logits (ready, V)."""
+    def _has_room(self, places, n_new):
+        """Whether some rows, a part of the cache, have memory for n_new more tokens each.
+
+        If need be, free places lose their texts, and then rows are set back: the last first. They
+        read all they had, and go on, when there is room. ValueError where one row alone has none.
+        """
+        while places.lacks(n_new):
+            free = np.arange(len(self.rows), self.most)
+            free = free[self.cache.length[free] > 0]
+            if len(free):
+                oldest = free[self.used[free].argmin()]
+                self.cache.cut(oldest, 0)
+                self.texts[oldest] = -1
+                continue
+            if len(self.rows) == 1:
+                places.extend(n_new)                    # ValueError: it says what is missing
+            self._set_back()
+            return False
+        return True
+
+    def _set_back(self):
+        """Take the last row's place. It will read its prompt and its ids again."""
+        row = self.rows.pop()
+        place = len(self.rows)
+        self.ready = min(self.ready, place)
+        self.active = None
+        self.cache.cut(place, 0)
+        self.texts[place] = -1
+        row.given = [*row.prompt, *row.ids]
+        self.set_back.append(row)
+
+    def _let_in(self):
+        """Give rows that were set back a place again, if their text could double there."""
+        self.set_back = [row for row in self.set_back if not row.done]
+        while self.set_back and len(self.rows) < self.most:
+            row = self.set_back[-1]
+            if self.rows and not self.cache.has_free(2 * len(row.given)):
+                return
+            self._take_place(self.set_back.pop())
+
+    def _unread(self):
+        """The last token (ready,) of every row whose prompt is read, which is read now."""
         if not self.active:
             self._changed()
         tokens = np.array([row.unread for row in self.rows[: self.ready]], np.int64)
         self.texts[np.arange(self.ready), self.active.length] = tokens
+        return tokens
+
+    def _read(self):
+        """Read the last token of every row whose prompt is read -> logits (ready, V)."""
+        tokens = self._unread()
         decode = self.engine.decode
         return decode(self.params, self.cfg, tokens[:, None], self.active, only_last=True)
 
@@ -358,12 +404,39 @@ class Batch:
         """
         self.n_steps += 1
         self._leave()
+        if self.set_back:
+            self._let_in()
         self._read_prompts()
-        return self._write(self._read()) if self.ready else []
-
-    def _write(self, z):
-        """Write a token of every row from the logits z (ready, V). Returns what step does."""
+        while self.ready:
+            ready = self.cache.rows(slice(0, self.ready))
+            if self._has_room(ready, np.ones(self.ready, int)):
+                break
+        if not self.ready:
+            return []
         rows = self.rows[: self.ready]
+        if self.draw_there and not any(row.needs_logits for row in rows):
+            return self._write(rows, *self._read_and_draw(rows))
+        return self._write(rows, *self._draw(rows, self._read()))
+
+    def _uniform(self, rows):
+        """A random number of each row's own stream."""
+        return np.array([row.uniform[-row.left] for row in rows])
+
+    def _read_and_draw(self, rows):
+        """Read the last token of some rows and draw the next on the GPU: see _draw."""
+        tokens = self._unread()
+        settings = np.array([*self.settings, self._uniform(rows)], np.float64)
+        drawn, logp = self.draw_there(
+            self.params, self.cfg, tokens[:, None], self.active, settings,
+            self.tokenizer.n_vocab, self.hidden,
+        )
+        return drawn, logp, None
+
+    def _draw(self, rows, z):
+        """Draw a token of some rows from their logits z (ready, V).
+
+        -> tokens, their log-probabilities as they were drawn, logits without those of no token
+        """
         z[:, self.tokenizer.holes] = -np.inf    # numbers that no token has
         z = z[:, :self.tokenizer.n_vocab]
         penalised = z
@@ -373,10 +446,12 @@ class Batch:
                 row_z = z[i].astype(np.float64)
                 penalised[i] = sample.penalise(row_z, row.prompt, row.ids, row.settings)
         p = probabilities(penalised, *self.settings)
-        u = np.array([row.uniform[-row.left] for row in rows])
-        drawn = draw(p, u)
-        logp = np.log(p[np.arange(len(p)), drawn]).tolist()
-        written = []
+        drawn = draw(p, self._uniform(rows))
+        return drawn, np.log(p[np.arange(len(p)), drawn]), z
+
+    def _write(self, rows, drawn, logp, z):
+        """Write the tokens that were drawn. Returns what step does."""
+        written, logp = [], logp.tolist()
         for i, (row, token) in enumerate(zip(rows, drawn.tolist())):
             sampled = not row.output
             if not sampled:

@@ -8,6 +8,7 @@ folder opens in transformers as a classifier with one label, such as GPT2ForSequ
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from model import fast                  # before numpy
@@ -24,14 +25,15 @@ from run import disk
 class Judge(NamedTuple):
     """A reward model. bias is added to rewards, so that replies people like have 0 on average."""
 
-    params: dict                # those of the model, and "score.weight" (C,)
+    params: dict                # those of the model, and "score.weight" (C,), on the host
     cfg: gpt.Config             # or llama.Config
     tokenizer: bpe.Tokenizer
     bias: float
+    engine: ModuleType = fast   # or model.device, where params lie on the GPU
 
 
-def load(folder):
-    """The Judge in a folder that align.py reward wrote."""
+def load(folder, place=None):
+    """The Judge in a folder that align.py reward wrote. place: where it judges (places.Place)."""
     path = Path(folder) / "model.safetensors"
     if not path.exists():
         mend = "python align.py reward"
@@ -44,7 +46,8 @@ def load(folder):
                          "so it is no reward model")
     params["score.weight"] = np.array(vector, np.float32).reshape(-1)
     config = disk.read_json(Path(folder) / "config.json")
-    return Judge(params, cfg, tokenizer, float(config.get("reward_bias", 0.0)))
+    judge = Judge(params, cfg, tokenizer, float(config.get("reward_bias", 0.0)))
+    return place.judge(judge) if place else judge
 
 
 def check_fit(folder, judge, model, tasks, max_tokens):
@@ -60,11 +63,14 @@ def check_fit(folder, judge, model, tasks, max_tokens):
                          f"reply may have {longest}; give a smaller --max-tokens")
 
 
-def bias_for(params, cfg, tokenizer, compared):
-    """The bias that gives the best replies of some comparisons a reward of 0 on average."""
+def bias_for(params, cfg, tokenizer, compared, place):
+    """The bias that gives the best replies of some comparisons a reward of 0 on average.
+
+    place: where they are judged.
+    """
+    judge = place.judge(Judge(params, cfg, tokenizer, 0.0))
     best = [rows[int(scores.argmax())][0] for rows, scores in compared[:500]]
-    unbiased = Judge(params, cfg, tokenizer, 0.0)
-    return -float(score(unbiased, best).mean())
+    return -float(score(judge, best).mean())
 
 
 def save(folder, params, cfg, bias):
@@ -94,35 +100,27 @@ def save(folder, params, cfg, bias):
 
 
 def padded(rows):
-    """Rows of ids -> tokens (n,T), and the places of the rows' last tokens: two indices (n,)."""
+    """Rows of ids -> tokens (n,T), and the position (n,) of the last token of each row."""
     tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for r, ids in enumerate(rows):
         tokens[r, :len(ids)] = ids
-    return tokens, (np.arange(len(rows)), [len(ids) - 1 for ids in rows])
+    return tokens, np.array([len(ids) - 1 for ids in rows])
 
 
-def raw_rewards(params, cfg, rows):
+def raw_rewards(params, cfg, rows, engine=fast):
     """Rewards (n,) of rows of ids, without a bias."""
-    tokens, last = padded(rows)
-    found = []
-
-    def head(y):                                # y (n,T,C): the hidden states
-        found.append(y[last] @ params["score.weight"])
-        return 0.0, None, None
-
-    fast.hidden_and_grads(params, cfg, tokens, head, want_grads=False)
-    return found[0]
+    return engine.last_hidden(params, cfg, *padded(rows)) @ params["score.weight"]
 
 
 def score(judge, rows, batch=64):
     """Rewards (n,) of conversations, lists of ids that end with a reply."""
     found = []
     for i in range(0, len(rows), batch):
-        found.append(raw_rewards(judge.params, judge.cfg, rows[i:i + batch]))
+        found.append(raw_rewards(judge.params, judge.cfg, rows[i:i + batch], judge.engine))
     return np.concatenate(found) + judge.bias
 
 
-def add_gradient(learner, params, cfg, rows, loss_of):
+def add_gradient(learner, rows, loss_of):
     """Add the gradient of a loss of n rows' rewards to a learner's. Returns what loss_of gave.
 
     loss_of(rewards) -> (loss, its derivative by each reward (n,), ...)
@@ -134,23 +132,14 @@ def add_gradient(learner, params, cfg, rows, loss_of):
         gradients.add(np.empty((0, 1)), None, None)
         return loss_of(np.concatenate(here.all_objects([])))
     tokens, last = padded(rows[own])
-    vector = params["score.weight"]
     found = []
 
-    def head(y):                                # y (n,T,C): the hidden states
-        h = y[last]
+    def head(h, vector):                        # h (n,C): the last hidden states
         rewards = (h @ vector).astype(np.float64)
         found.append(loss_of(np.concatenate(here.all_objects(rewards.tolist()))))
-        loss, dr = found[0][0], found[0][1][own].astype(y.dtype)
+        loss, dr = found[0][0], found[0][1][own].astype(h.dtype)
         # forward was: rewards = h @ vector
-        dy = np.zeros_like(y)
-        dy[last] = dr[:, None] * vector
-        dvector = dr @ h
-        total = gradients.sum["score.weight"]
-        total[...] = total + dvector if gradients.added else dvector
-        return loss, dy, None
+        return loss, dr[:, None] * vector, dr @ h
 
-    fast.hidden_and_grads(params, cfg, tokens, head, True,
-                          gradients.sum, gradients.added, gradients.arena)
-    gradients.added = True
+    gradients.add_last(tokens, last, head)
     return found[0]

@@ -25,7 +25,8 @@ class Recipe:
     lora_rank: int | None = None        # of an adapter that learns in the place of the model
     lora_alpha: float | None = None
     adapter: str | None = None          # the folder of one that learns on
-    dtype: str | None = None            # of the model beside it
+    dtype: str | None = None            # of the model beside it; on a GPU, of all that computes
+    device: str | None = None           # "cuda": the GPU; else the cores
     chat_format: str | None = None      # of a model that brings none, see formats.load
 
 
@@ -150,6 +151,7 @@ def add_stage(parser, name, rewards):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
     add_lora(parser)
+    add_device(parser)
     joining.add_argument(parser.add_argument_group("several processes"))
     add = parser.add_argument_group("recipe").add_argument
     add("--chat-format", metavar="FORMAT", help="how a model of others writes chats: chatml, "
@@ -168,8 +170,16 @@ def add_lora(parser):
     add("--lora-alpha", type=float, metavar="ALPHA", help="its strength (default: 16)")
     add("--adapter", metavar="FOLDER",
         help="go on with one, such as RUN/OUT/adapter or PEFT's own (default: a new one)")
-    add("--dtype", choices=("bf16", "float32"), help="of the model beside it: bf16 keeps what the "
-        "file has so, in half of the memory (default: float32)")
+
+
+def add_device(parser):
+    """Add the options --device and --dtype."""
+    add = parser.add_argument_group("on what").add_argument
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy; it "
+        "learns there, and writes and judges replies there (default: %(default)s)")
+    add("--dtype", choices=("bf16", "float32"), help="on the GPU, of weights and activations "
+        "(default: bf16 where it can); on the CPU, of the model beside an adapter: bf16 keeps "
+        "what the file has so, in half of the memory (default: float32)")
 
 
 def parse_args(argv, rewards):
@@ -233,9 +243,10 @@ def check_lora(args):
                          "leave out --lora-rank and --lora-alpha")
     if rank is not None and rank < 1:
         raise ValueError(f"--lora-rank {rank}: must be at least 1")
-    if args.dtype and rank is None and not args.adapter:
-        raise ValueError(f"--dtype {args.dtype}: the model learns in float32; bf16 is for one that "
-                         "stays as it is beside an adapter (--lora-rank or --adapter)")
+    if args.dtype and args.device == "cpu" and rank is None and not args.adapter:
+        raise ValueError(f"--dtype {args.dtype}: on the CPU the model learns in float32; bf16 is "
+                         "for one that stays as it is beside an adapter (--lora-rank or --adapter),"
+                         " or for --device cuda")
     if alpha is not None and rank is None:
         raise ValueError(f"--lora-alpha {alpha}: there is no adapter without --lora-rank")
     if alpha is not None and not 0 < alpha < math.inf:
@@ -247,7 +258,8 @@ def recipe_of(args):
     settings = {name: getattr(args, name) for name in recipe_settings(args.command)}
     recipe = changed(RECIPES[args.command], settings, MAY_BE_0.get(args.command, ()))
     names = "lora_rank", "lora_alpha", "adapter", "dtype", "chat_format"
-    return replace(recipe, **{name: getattr(args, name, None) for name in names})
+    device = None if args.device == "cpu" else args.device
+    return replace(recipe, device=device, **{name: getattr(args, name, None) for name in names})
 
 
 def changed(recipe, settings, may_be_0=()):

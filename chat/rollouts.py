@@ -25,6 +25,11 @@ class Given(NamedTuple):
     judge: judges.Judge             # the run's reward model, or None
     identity: dict                  # what the result depends on, see tuning.identity
 
+    def put(self, learner):
+        """The same with the reference and the judge where a stage computes (tuning.Learner)."""
+        reference, judge = learner.put(self.reference), learner.place.judge(self.judge)
+        return self._replace(reference=reference, judge=judge)
+
 
 def read(run, recipe, model, name, reward, judged, seed, tasks, held_out, start, reference):
     """Read all that a run of RL needs beside its model: a Given.
@@ -55,6 +60,15 @@ def read(run, recipe, model, name, reward, judged, seed, tasks, held_out, start,
     identity["reward"] = [name, tuning.source_digest(reward)]
     identity["judge"] = judge and resume.fingerprint(judge.params.values())
     return Given(tasks, unseen, others, text, leash_to, judge, identity)
+
+
+def find_reward(reward, rewards):
+    """(name, function) of a reward: a name in {name: function}, or a function that is not there."""
+    if not isinstance(reward, str):
+        return getattr(reward, "__name__", type(reward).__name__), reward
+    if reward not in rewards:
+        raise ValueError(f"unknown reward {reward!r}: expected one of {', '.join(rewards)}")
+    return reward, rewards[reward]
 
 
 def split_tasks(run, path, held_out, model):

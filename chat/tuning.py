@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from chat import formats, models        # before numpy
+from chat import formats, models, places        # before numpy
 import gpt
 import train
 from model import adamw, adapters, corpus, folders, lora, parallel, ranks, resume, zero
@@ -162,7 +162,9 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
     parts = zero.Parts(learned, here)
     optimizer = adamw.AdamW(parts.updated(learned), recipe.beta1, recipe.beta2, weight_decay=0.0)
     format = formats.of(tokenizer)
+    place = places.of(recipe)
     identity = {**identity, **train.settings(recipe), "chat_template": format.digest}
+    identity["device"] = place.name
     if here.size > 1:
         identity["ranks"] = here.size
     kept = resume.kept_settings(folder, identity, ("threads",), here)
@@ -172,7 +174,7 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
                       end="<|im_end|>") as stage:
         if here.rank == 0:
             format.write(stage.place)
-        learner = Learner(stage, params, cfg, optimizer, recipe)
+        learner = Learner(stage, model, optimizer, recipe, place)
         if save is gpt.save and recipe.save_every < recipe.steps:
             print(f"after {recipe.save_every} steps it can be talked to in another terminal:\n"
                   f"  python sample.py chat --model {stage.place}", file=sys.stderr)
@@ -183,14 +185,33 @@ def begun(folder, model, recipe, identity, on_mismatch, save=gpt.save, base=None
 
 
 class Learner:
-    """The steps of a stage: each adds gradients, then updates the weights once."""
+    """The steps of a stage: each adds gradients, then updates the weights once.
 
-    def __init__(self, stage, params, cfg, optimizer, recipe):
+    model   (params, cfg, tokenizer) as it is now, where the stage computes
+    engine  the room that computes with these params
+    """
+
+    def __init__(self, stage, model, optimizer, recipe, place):
+        params, cfg, tokenizer = model
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
         self.parts, self.here = stage.parts, stage.parts.here
-        self.gradients = parallel.Gradients(params, cfg, here=self.here)
+        self.place, self.engine = place, place.engine
+        self.gradients = place.gradients(params, optimizer, cfg, self.here)
+        self.model = self.gradients.params, cfg, tokenizer
         self.parts.params = self.gradients.weights      # Gradients has moved them
         optimizer.params = self.parts.updated(self.parts.params)
+
+    def put(self, reference):
+        """The weights of a reference, where the stage computes; None for None.
+
+        An adapter's reference is the model beside it, which is there.
+        """
+        if reference is None:
+            return None
+        frozen = lora.without(self.params)
+        if all(p is frozen.get(name) for name, p in reference.items()):
+            return lora.without(self.gradients.params)
+        return self.place.put(reference, self.model[1])
 
     def add(self, *batch):
         """Add the gradients of a batch: tokens, targets, weights and perhaps positions, segments.
@@ -224,11 +245,14 @@ class Learner:
         """
         step, recipe = self.step, self.recipe
         skipped, norm = None, 0.0
-        if self.gradients.added:
+        if not self.gradients.added:
+            lr = train.learning_rate(step, recipe)
+        elif self.place.gpu:
+            _, norm, lr, skipped = train.update_on_gpu(
+                self.gradients, self.optimizer, step, recipe)
+        else:
             norm, lr, skipped = train.update(
                 self.optimizer, self.gradients.sum, loss, step, recipe, self.parts)
-        else:
-            lr = train.learning_rate(step, recipe)
         if skipped:
             info["skipped"] = skipped
         self.stage.log.write(
@@ -241,5 +265,7 @@ class Learner:
         )
         self.loss, self.info = loss, info
         if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
+            if self.place.gpu:
+                self.gradients.download()
             learned = lora.learned(self.params)
             self.stage.save_checkpoint(learned, self.optimizer, step + 1)

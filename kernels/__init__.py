@@ -12,6 +12,7 @@ the batches of a step are added up in them.
     launching     how a kernel gets from its .cu file to the GPU
     checks        what a launcher checks before it launches
     cublas        matrix products by NVIDIA's libraries
+    attention     attention of training and of decoding
     muon          Muon's step for a matrix
     llama         what the Llama family has and GPT-2 has not
 
@@ -30,12 +31,15 @@ from model import checkpoint
 import numpy as np
 
 from kernels import cublas, muon
-from kernels.checks import (
-    apart, check, check_columns, check_each, cp, limits, real, row_length, width,
+from kernels.attention import (     # noqa: F401    offered here as all others are
+    attention_backward, attention_forward, decode_attention, texts_of,
 )
-from kernels.launching import (
-    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, TILE, ceil_div, column_sums, lanes_of, launch,
-    or_empty, packed, packs, rows_that_fit, say_once, scratch, strip_bytes,
+from kernels.checks import (
+    apart, check, check_columns, check_each, cp, real, row_length, width,
+)
+from kernels.launching import (     # noqa: F401    the head size is for others
+    BACKWARD_BLOCKS, FOLDER, MOST_HEAD_SIZE, ceil_div, column_sums, launch, or_empty, packed, packs,
+    rows_that_fit, scratch, strip_bytes,
 )
 from kernels.llama import (     # noqa: F401        offered here as all others are
     add_to, rmsnorm_backward, rmsnorm_forward, rotary_backward, rotary_forward, swiglu_backward,
@@ -101,7 +105,7 @@ def layernorm_forward(x, w, b, eps=1e-5, out=None, plus=None):
 
 
 def layernorm_backward(dy, cache, plus=None, out=None, add=False):
-    """(N,C) -> (N,C), (C,), (C,)"""
+    """(N,C) -> (N,C), (C,), (C,). A norm that is frozen gives None as the places of dw and db."""
     n, rstd, w = cache
     N, C = dy.shape
     dtype = real("dy", dy)
@@ -126,7 +130,8 @@ def layernorm_backward(dy, cache, plus=None, out=None, add=False):
         shared=4 * warps * sums,
         defines=_packs_a_lane(C, dtype),
     )
-    column_sums(partial, dw, db, add=add)
+    if dw is not None:
+        column_sums(partial, dw, db, add=add)
     return dx, dw, db
 
 
@@ -241,156 +246,7 @@ def position_backward(dx, B, dwpe, add=True):
     )
 
 
-# ---------------------------------------------------------------------------------- attention.cu
-
-# How many tiles of rows a block has, and how the kernel's name ends: two tiles and no ending where
-# nothing is said. The second of two kernels is slower and needs less shared memory.
-TILES = {
-    ("attention_backward_q", 128): ((2, ""), (1, "_small")),
-    ("attention_backward_kv", 128): ((1, ""),),
-}
-
-
-def _launch_attention(name, shape, dtype, args, own, floats=0):
-    """Tensor cores for bfloat16 and heads of 32, 64 or 128, if the GPU's shared memory is enough.
-    Else the plain kernel.
-
-    shape: (B, T, NH, NKV, HS). A block keeps one or two tiles of its rows of so many arrays (own),
-    four tiles that pass by, and so many floats.
-    """
-    B, T, NH, NKV, HS = shape
-    heads = NKV if name.endswith("kv") else NH
-    scale, defines = HS**-0.5, grouped(NH, NKV)
-    if dtype == np.uint16 and HS in (32, 64, 128):
-        for tiles, ending in TILES.get((name, HS), ((2, ""),)):
-            shared = (tiles * own + 4) * TILE * HS * 2 + 4 * floats
-            if shared <= limits().shared_bytes:
-                grid = ceil_div(T, tiles * TILE), heads, B
-                kernel = f"{name}_{HS}{ending}"
-                launch(
-                    "attention.cu", kernel, dtype, grid, 128,
-                    *args, T, NH, scale, shared=shared, defines=defines,
-                )
-                return
-        say_once(
-            f"kernels: {name} without tensor cores, which is slow: heads of {HS} take {shared} "
-            f"bytes of shared memory, this GPU has {limits().shared_bytes}"
-        )
-    grid = ceil_div(T, 4), heads, B
-    launch(
-        "attention.cu", f"{name}_v1", dtype, grid, 128,
-        *args, T, NH, HS, scale, defines=defines,
-    )
-
-
-def grouped(NH, NKV):
-    """The define that says how many query heads share a head of keys; () where each has its own."""
-    return () if NH == NKV else (f"-DGROUP={NH // NKV}",)
-
-
-def _attention_shape(qkv, n_head, n_kv_head, hidden):
-    """(B, T, NH, NKV, HS) of qkv (B,T,(NH+2NKV)*HS), if the kernels can do it."""
-    if hidden is not None:
-        raise ValueError(
-            "hidden: the kernels have no rows of several texts; give each text a row of its own")
-    B, T, columns = qkv.shape
-    NKV = n_kv_head or n_head
-    n_heads = n_head + 2 * NKV
-    HS, rest = divmod(columns, n_heads)
-    if rest or HS > MOST_HEAD_SIZE or n_head % NKV:
-        raise ValueError(
-            f"qkv: {columns} columns for {n_head} heads, {NKV} of keys and {NKV} of values; "
-            f"expected a multiple of {n_heads}, heads of {MOST_HEAD_SIZE} at most, and as many "
-            "query heads for each head of keys")
-    return B, T, n_head, NKV, HS
-
-
-def attention_forward(qkv, n_head, out=None, hidden=None, n_kv_head=None):
-    """(B,T,(NH+2NKV)*HS) -> (B,T,NH*HS), cache. hidden must be None.
-
-    qkv: queries | keys | values. n_kv_head: NKV, where it is not NH.
-    """
-    shape = _attention_shape(qkv, n_head, n_kv_head, hidden)
-    dtype = real("qkv", qkv)
-    B, T, NH, NKV, HS = shape
-    o, lse = out or (cp.empty((B, T, NH * HS), dtype), cp.empty((B, NH, T, 1), np.float32))
-    check("qkv", qkv, qkv.shape, dtype, packed(HS, dtype))
-    check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
-    check("lse", lse, (B, NH, T, 1), np.float32)
-    apart({"o": o, "lse": lse}, {"qkv": qkv})
-    _launch_attention("attention_forward", shape, dtype, (qkv, o, lse), own=1)
-    return o, (qkv, o, lse)
-
-
-def attention_backward(do, cache, n_head, out=None, hidden=None, n_kv_head=None):
-    """(B,T,NH*HS) -> dqkv (B,T,(NH+2NKV)*HS). hidden must be None.
-
-    out cannot take the place of qkv, which other blocks read to the end.
-    """
-    qkv, o, lse = cache
-    shape = _attention_shape(qkv, n_head, n_kv_head, hidden)
-    dtype = real("qkv", qkv)
-    B, T, NH, NKV, HS = shape
-    dqkv = or_empty(out, qkv.shape, dtype)
-    check_each({"qkv": qkv, "dqkv": dqkv}, qkv.shape, dtype, packed(HS, dtype))
-    check_each({"o": o, "do": do}, (B, T, NH * HS), dtype, packed(HS, dtype))
-    check("lse", lse, (B, NH, T, 1), np.float32)
-    apart({"dqkv": dqkv}, {"qkv": qkv, "o": o, "do": do, "lse": lse})
-    D = scratch((B, NH, T))
-    grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
-    launch(
-        "attention.cu", "attention_backward_rows", dtype, grid, 128,
-        o, do, D, T, NH, HS, defines=grouped(NH, NKV),
-    )
-    args = qkv, do, lse, D, dqkv
-    _launch_attention("attention_backward_q", shape, dtype, args, own=2)
-    _launch_attention("attention_backward_kv", shape, dtype, args, own=2, floats=4 * TILE)
-    return dqkv
-
-
 # ------------------------------------------------------------------------------------- decode.cu
-
-MOST_HEADS = 8          # query heads that a block of decode_attention has at once: registers
-
-
-def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None):
-    """Attention of T new positions a row to all before: (B,T,(NH+2NKV)*HS) -> (B,T,NH*HS)
-
-    The keys and values of the first n_new (B,) of them go into the caches (B,NKV,S,HS) behind the
-    first length (B,), where they must fit.
-    """
-    B, NKV, S, HS = k_cache.shape
-    T, columns = qkv.shape[1:]
-    NH = columns // HS - 2 * NKV
-    dtype = real("qkv", qkv)
-    if HS > MOST_HEAD_SIZE or NH < 1 or NH % NKV:
-        raise ValueError(
-            f"qkv: {columns} columns for a cache of {NKV} heads of {HS}; expected heads of "
-            f"{MOST_HEAD_SIZE} at most, and as many query heads for each of the cache")
-    o = or_empty(out, (B, T, NH * HS), dtype)
-    check("qkv", qkv, (B, T, (NH + 2 * NKV) * HS), dtype, packed(HS, dtype))
-    caches = {"k_cache": k_cache, "v_cache": v_cache}
-    check_each(caches, (B, NKV, S, HS), dtype, packed(HS, dtype))
-    check("o", o, (B, T, NH * HS), dtype, packed(HS, dtype))
-    check_each({"length": length, "n_new": n_new}, (B,), np.int32)
-    apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new})
-    arrays = qkv, k_cache, v_cache, length, n_new
-    defines = grouped(NH, NKV)
-    launch(
-        "decode.cu", "cache_append", dtype, ceil_div(B * T * NKV * HS, 256), 256,
-        *arrays, B, T, NKV, S, HS, defines=defines,
-    )
-    for_a_head = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
-    most = min(MOST_HEADS, max(1, limits().shared_bytes // for_a_head))
-    heads = max(n for n in range(1, most + 1) if NH // NKV % n == 0)
-    if heads > 1:
-        defines += (f"-DHEADS={heads}",)
-    launch(
-        "decode.cu", "decode_attention", dtype, (NH // heads, T, B), 256,
-        *arrays, o, T, NH, S, HS, HS**-0.5, shared=heads * for_a_head,
-        defines=(*defines, *packed(HS, dtype)),
-    )
-    return o
 
 
 def take_rows(x, rows, out):
@@ -405,6 +261,35 @@ def take_rows(x, rows, out):
         x, rows, out, n, C,
     )
     return out
+
+
+# --------------------------------------------------------------------------------------- draw.cu
+
+
+def draw(logits, settings, tokens, logp, n_vocab=None, hidden=None):
+    """Draw a token for each row: (B,stride) -> tokens (B,) int32, logp (B,) float32, in place
+
+    settings (5,B) float64: temperature, top_k, top_p, min_p, and a number in [0,1) for each row.
+    Columns from n_vocab on are padding. hidden (n_vocab,) float32 is added to each row: 0, or -inf
+    where an id is that of no token.
+    """
+    B, stride = logits.shape
+    dtype, V = real("logits", logits), n_vocab or stride
+    if not 1 <= V <= stride:
+        raise ValueError(f"logits: {stride} columns for a vocabulary of {V}")
+    check("logits", logits, (B, stride), dtype)
+    check("settings", settings, (5, B), np.float64)
+    check("tokens", tokens, (B,), np.int32)
+    check("logp", logp, (B,), np.float32)
+    check_each({"hidden": hidden}, (V,), np.float32)
+    inputs = {"logits": logits, "settings": settings, "hidden": hidden}
+    apart({"tokens": tokens, "logp": logp}, inputs)
+    threads = min(1024, ceil_div(V, 32) * 32)
+    launch(
+        "draw.cu", "draw", dtype, B, threads,
+        logits, settings, hidden, tokens, logp, B, V, stride,
+    )
+    return tokens, logp
 
 
 # ------------------------------------------------------------------------------ cross_entropy.cu
@@ -489,12 +374,12 @@ def bias_backward(dy, out=None, add=False):
 # ------------------------------------------------------------------ linear: cublas.py and bias.cu
 
 
-def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False):
-    """out = op(x) op(w) + bias, summed in float32; with add, the product is added to out.
+def matmul(x, w, out, x_t=False, w_t=False, bias=None, add=False, scale=1.0):
+    """out = scale op(x) op(w) + bias, summed in float32; with add, the product is added to out.
 
     op(x) is x, or with x_t its transpose. There is no bias with add.
     """
-    if not cublas.multiply(x, w, out, x_t, w_t, bias, add):
+    if not cublas.multiply(x, w, out, x_t, w_t, bias, add, scale):
         bias_forward(out, bias)
     return out
 
@@ -508,7 +393,7 @@ def linear_forward(x, w, b=None, out=None):
 def linear_backward(dy, x, w, out=None, add=False):
     """(N,F), (N,C), (C,F) -> (N,C), (C,F), (F,). dx may take the place of x.
 
-    A layer without a bias gives None as the place of db.
+    A layer without a bias gives None as the place of db, one that is frozen also as that of dw.
     """
     dx, dw, db = out or (
         cp.empty(x.shape, real("dy", dy)),
@@ -517,10 +402,46 @@ def linear_backward(dy, x, w, out=None, add=False):
     )
     apart({"dw": dw, "db": db}, {"dy": dy, "x": x, "w": w, "dx": dx})
     apart({"dx": dx}, {"dy": dy, "x": x, "w": w}, in_place=("x",))
-    matmul(x, dy, dw, x_t=True, add=add)
+    if dw is not None:
+        matmul(x, dy, dw, x_t=True, add=add)
     if db is not None:
         bias_backward(dy, db, add)
     return matmul(dy, w, dx, w_t=True), dw, db
+
+
+def _low(n_rows, rank, dtype, name):
+    """An array for rows of an adapter's few numbers, in the dtype of the weights."""
+    return scratch((n_rows * rank,), name).view(dtype)[: n_rows * rank].reshape(n_rows, rank)
+
+
+def lora_forward(x, A, B, scale, y):
+    """What lora.linear_forward adds to y = x w, in place: (N,C), (C,r), (r,F), y (N,F)"""
+    low = _low(len(x), A.shape[1], real("x", x), "low")
+    matmul(x, A, low, scale=scale)
+    return matmul(low, B, y, add=True)
+
+
+def lora_backward(dy, x, A, B, scale, out, add=False):
+    """lora.linear_backward, but for dx: (N,F), (N,C) -> dlow (N,r). out: the places of dA and dB.
+
+    The next call takes the place of dlow.
+    """
+    dA, dB = out
+    dtype = real("x", x)
+    low = _low(len(x), A.shape[1], dtype, "low")
+    dlow = _low(len(x), A.shape[1], dtype, "dlow")
+    matmul(x, A, low, scale=scale)
+    # forward was: y = x w + low B
+    matmul(low, dy, dB, x_t=True, add=add)
+    matmul(dy, B, dlow, w_t=True, scale=scale)
+    # forward was: low = x A
+    matmul(x, dlow, dA, x_t=True, add=add)
+    return dlow
+
+
+def add_product(x, w, y, w_t=False):
+    """y += x w, in place, or with w_t the transpose of w."""
+    return matmul(x, w, y, w_t=w_t, add=True)
 
 
 # -------------------------------------------------------------------------------------- adamw.cu

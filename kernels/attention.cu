@@ -18,6 +18,36 @@
 #define GROUP 1
 #endif
 
+/* Rows of several texts, with -DTEXTS=1: a query sees the earlier keys of its own text, and those
+   of the beginning that all texts of the row share. Row b of texts (B,1+2T) int holds how many
+   positions are shared, then for each position where its text begins, then where that ends:
+
+       position    0 1 2 3 4 5 6 7         query 4 sees the keys        0 1 2 3 4
+       text        s s s a a b b -         query 6 sees the keys        0 1 2     5 6
+       begin       0 0 0 3 3 5 5 7         key 1 is seen by queries       1 2 3 4 5 6 7
+       end         8 8 8 5 5 7 7 8         key 3 is seen by queries           3 4
+
+   So query i sees the keys j <= i with j < shared or j >= begin[i], and key j is seen by the
+   queries i >= j with i < end[j]. Without TEXTS a row is one text: shared and begin are 0, end is
+   T, and nothing of this is left in the machine code. */
+#ifndef TEXTS
+#define TEXTS 0
+#endif
+struct Texts { const int *begin, *end; int shared, T; };
+__device__ __forceinline__ Texts texts_at(const int *texts, int b, int T) {
+    if (!TEXTS) return {nullptr, nullptr, 0, T};
+    const int *row = texts + (size_t)b * (1 + 2 * T);
+    return {row + 1, row + 1 + T, row[0], T};
+}
+/* Of a position; one behind the row is of the last text. */
+__device__ __forceinline__ int begin_of(const Texts &texts, int i) {
+        return TEXTS ? texts.begin[min(i, texts.T - 1)] : 0; }
+__device__ __forceinline__ int end_of(const Texts &texts, int j) {
+        return TEXTS ? texts.end[min(j, texts.T - 1)] : texts.T; }
+/* The first key from `key` on that a query may see whose text begins at `begin`, or later. */
+__device__ __forceinline__ int next_seen(const Texts &texts, int key, int begin) {
+        return TEXTS && key >= texts.shared ? max(key, begin) : key; }
+
 /* ------------------------------------------------------------------------------- v1, plain */
 
 struct Heads {    /* where query head h of sequence b and its keys lie; rows are `row` apart */
@@ -41,16 +71,21 @@ __device__ __forceinline__ float dot_row(const real *x, const real *y, int HS) {
 
 /* One warp, one query: 32 keys at a time, a lane each; then a lane has every 32nd number of o. Grid
    (T / warps, NH, B). */
-extern "C" __global__ void attention_forward_v1(const real *qkv, real *o, float *lse, int T, int NH,
+extern "C" __global__ void attention_forward_v1(const real *qkv, real *o, float *lse,
+        const int *texts, int T, int NH,
         int HS, float scale) {
     int lane = threadIdx.x % 32, i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= T) return;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
+    Texts of = texts_at(texts, blockIdx.z, T);
+    int begin = begin_of(of, i);
     float top = -INFINITY, total = 0.0f, acc[MOST_HS / 32] = {};
-    for (int j0 = 0; j0 <= i; j0 += 32) {
+    for (int j0 = next_seen(of, 0, begin); j0 <= i; j0 = next_seen(of, j0 + 32, begin)) {
         int j = j0 + lane;
-        float s = j <= i ? scale * dot_row(qkv + at.q + (size_t)i * at.row,
-            qkv + at.k + (size_t)j * at.row, HS) : -INFINITY;
+        float s = -INFINITY;
+        if (j <= i && (j < of.shared || j >= begin))
+            s = scale * dot_row(qkv + at.q + (size_t)i * at.row,
+                qkv + at.k + (size_t)j * at.row, HS);
         float new_top = fmaxf(top, warp_max(s)), p = expf(s - new_top),
             shrink = expf(top - new_top);
         top = new_top;
@@ -88,16 +123,19 @@ extern "C" __global__ void attention_backward_rows(const real *o, const real *d_
 
 /* One warp, one query: dq_i = scale sum_j ds_ij k_j with ds = p (dp - D), dp_ij = do_i . v_j. */
 extern "C" __global__ void attention_backward_q_v1(const real *qkv, const real *d_o,
-        const float *lse, const float *D, real *dqkv, int T, int NH, int HS, float scale) {
+        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS,
+        float scale) {
     int lane = threadIdx.x % 32, i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= T) return;
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
     const real *q = qkv + at.q + (size_t)i * at.row, *g = d_o + at.o + (size_t)i * at.out_row;
+    Texts of = texts_at(texts, blockIdx.z, T);
+    int begin = begin_of(of, i);
     float acc[MOST_HS / 32] = {};
-    for (int j0 = 0; j0 <= i; j0 += 32) {
+    for (int j0 = next_seen(of, 0, begin); j0 <= i; j0 = next_seen(of, j0 + 32, begin)) {
         int j = j0 + lane;
         float ds = 0.0f;
-        if (j <= i) {
+        if (j <= i && (j < of.shared || j >= begin)) {
             float p = expf(scale * dot_row(q, qkv + at.k + (size_t)j * at.row, HS)
                 - lse[at.stat + i]);
             ds = p * (dot_row(g, qkv + at.v + (size_t)j * at.row, HS) - D[at.stat + i]);
@@ -115,23 +153,25 @@ extern "C" __global__ void attention_backward_q_v1(const real *qkv, const real *
 /* One warp, one key: dv_j = sum_i p_ij do_i, dk_j = scale sum_i ds_ij q_i over the queries from j
    on, of all heads of its group. Grid (T / warps, NKV, B). */
 extern "C" __global__ void attention_backward_kv_v1(const real *qkv, const real *d_o,
-        const float *lse, const float *D, real *dqkv, int T, int NH, int HS, float scale) {
+        const float *lse, const float *D, real *dqkv, const int *texts, int T, int NH, int HS,
+        float scale) {
     int lane = threadIdx.x % 32, j = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (j >= T) return;
     Heads at = heads_at(blockIdx.z, blockIdx.y * GROUP, T, NH, HS);
     const real *k = qkv + at.k + (size_t)j * at.row, *v = qkv + at.v + (size_t)j * at.row;
+    int end = end_of(texts_at(texts, blockIdx.z, T), j);
     float dk[MOST_HS / 32] = {}, dv[MOST_HS / 32] = {};
 #pragma unroll 1
     for (int h = 0; h < GROUP; h++, next_of_group(at, T, HS))
-        for (int i0 = j; i0 < T; i0 += 32) {
+        for (int i0 = j; i0 < end; i0 += 32) {
             int i = i0 + lane;
             float p = 0.0f, ds = 0.0f;
-            if (i < T) {
+            if (i < end) {
                 const real *q = qkv + at.q + (size_t)i * at.row;
                 p = expf(scale * dot_row(k, q, HS) - lse[at.stat + i]);
                 ds = p * (dot_row(v, d_o + at.o + (size_t)i * at.out_row, HS) - D[at.stat + i]);
             }
-            for (int n = 0; n < 32 && i0 + n < T; n++) {
+            for (int n = 0; n < 32 && i0 + n < end; n++) {
                 float pn = __shfl_sync(ALL_LANES, p, n), dsn = __shfl_sync(ALL_LANES, ds, n);
                 const real *q = qkv + at.q + (size_t)(i0 + n) * at.row,
                     *g = d_o + at.o + (size_t)(i0 + n) * at.out_row;
@@ -276,6 +316,59 @@ template <int M, int N, bool QUERIES> __device__ __forceinline__ void mask(float
             }
 }
 
+/* Where the texts of M times 16 rows begin, or with ENDS where they end: of the lane's rows g and
+   g + 8 of each 16. */
+template <int M, bool ENDS> __device__ __forceinline__ void bounds_of_rows(int (*bounds)[2],
+        const Texts &texts, int row0) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = row0 + 16 * m + threadIdx.x % 32 / 4 + 8 * half;
+            bounds[m][half] = ENDS ? end_of(texts, row) : begin_of(texts, row);
+        }
+}
+
+/* Scores of other texts become -inf. Rows are queries, with begins as bounds, and columns the keys
+   from column0 on; or rows are keys, with ends as bounds, and columns queries. */
+template <int M, int N, bool QUERIES> __device__ __forceinline__ void mask_texts(
+        float (*s)[N / 8][4], const int (*bounds)[2], int shared, int column0) {
+    column0 += threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int column = column0 + 8 * n + i % 2, bound = bounds[m][i / 2];
+                if (QUERIES ? column >= shared && column < bound : column >= bound)
+                    s[m][n][i] = -INFINITY;
+            }
+}
+
+/* The keys that a warp's M times 16 queries from row0 on see, in a block of queries from q0 on. */
+template <int M> struct SeenKeys {
+    Texts of;
+    int block_begin, begin, last_begin;    /* of the texts of the first query and of the last */
+    int begins[M][2];
+
+    __device__ __forceinline__ SeenKeys(const int *texts, int b, int T, int q0, int row0)
+            : of(texts_at(texts, b, T)), block_begin(begin_of(of, q0)), begin(begin_of(of, row0)),
+              last_begin(begin_of(of, row0 + 16 * M - 1)) {
+        bounds_of_rows<M, false>(begins, of, row0);
+    }
+    /* the first key from here on that the block sees */
+    __device__ __forceinline__ int next(int key) const { return next_seen(of, key, block_begin); }
+    /* whether the warp sees none of n keys */
+    __device__ __forceinline__ bool none(int key, int n) const {
+            return TEXTS && key >= of.shared && key + n <= begin; }
+    template <int N> __device__ __forceinline__ void mask_others(float (*s)[N / 8][4],
+            int key) const {
+        if (TEXTS && key < last_begin && key + N > of.shared)
+            mask_texts<M, N, true>(s, begins, of.shared, key);
+    }
+};
+
 /* acc (16, HS), the first 8 rows times by0 and the others by1, to rows row0 .. of a head, those
    below T. Two neighbours swap halves of two columns of tiles, so that each has 8 bytes and a row's
    four lanes the 32 that memory moves at once. */
@@ -308,10 +401,13 @@ __device__ __forceinline__ float quad_sum(float x) {
     return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
+/* The maximum of no scores yet: finite, as -inf less -inf would be no number. */
+#define LOWEST -1e30f
+
 /* A block has 64 M queries, a warp 16 M of them; the late queries, which see most keys, start
    first. Grid (T / 64 M, NH, B). */
 template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles(const bf16 *qkv,
-        bf16 *o, float *lse, int T, int NH, float scale) {
+        bf16 *o, float *lse, const int *texts, int T, int NH, float scale) {
     DYNAMIC_SHARED(bf16, shared);                       /* Q, then twice K and V */
     bf16 *Q = shared, *K = Q + M * TILE * HS, *V = K + 2 * TILE * HS;
     int q0 = (gridDim.x - 1 - blockIdx.x) * M * TILE, warp = threadIdx.x / 32,
@@ -319,18 +415,23 @@ template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles
     Heads at = heads_at(blockIdx.z, blockIdx.y, T, NH, HS);
     float acc[M][HS / 8][4] = {}, top[M][2], total[M][2], unit = scale * LOG2E;
 #pragma unroll
-    for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY, total[m][0] = total[m][1] = 0.0f;
+    for (int m = 0; m < M; m++) top[m][0] = top[m][1] = LOWEST, total[m][0] = total[m][1] = 0.0f;
+    const SeenKeys<M> seen(texts, blockIdx.z, T, q0, row0);
+    int first = seen.next(0);
 
     load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
-    send_keys<HS>(K, V, 0, qkv, at, 0, T);
+    send_keys<HS>(K, V, 0, qkv, at, first, T);
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
-    for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
-        next_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, end, T);
-        if (k0 >= row0 + 16 * M) continue;    /* all keys come after all queries of the warp */
+    for (int k0 = first, now = 0, next; k0 < end; k0 = next, now ^= 1) {
+        next = seen.next(k0 + TILE);
+        next_keys<HS>(K, V, now ^ 1, qkv, at, next, end, T);
+        /* all keys come after all queries of the warp, or belong to earlier texts */
+        if (k0 >= row0 + 16 * M || seen.none(k0, TILE)) continue;
         float s[M][TILE / 8][4];
         product_transposed<HS, M, TILE>(s, Q + 16 * M * warp * HS, K + now * TILE * HS);
         if (k0 + TILE > row0 + 1) mask<M, TILE, true>(s, row0 - k0);
+        seen.template mask_others<TILE>(s, k0);
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -339,7 +440,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles
 #pragma unroll
                 for (int n = 0; n < TILE / 8; n++)
                     most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
-                most = quad_max(most);    /* finite: every query sees a key of its first tile */
+                most = quad_max(most);    /* finite, also where a query sees no key of the tile */
                 float shrink = exp2f((top[m][half] - most) * unit), shift = most * unit;
                 top[m][half] = most;
                 total[m][half] *= shrink;
@@ -373,7 +474,8 @@ template <int HS, int M> __device__ __forceinline__ void attention_forward_tiles
 
 /* dq of 64 M queries: as the forward, with the probabilities from lse. */
 template <int HS, int M> __device__ __forceinline__ void attention_backward_q_tiles(const bf16 *qkv,
-        const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv, int T, int NH, float scale) {
+        const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv, const int *texts,
+        int T, int NH, float scale) {
     DYNAMIC_SHARED(bf16, shared);                       /* Q, dO, then twice K and V */
     bf16 *Q = shared, *dO = Q + M * TILE * HS, *K = dO + M * TILE * HS, *V = K + 2 * TILE * HS;
     int q0 = (gridDim.x - 1 - blockIdx.x) * M * TILE, warp = threadIdx.x / 32,
@@ -388,20 +490,25 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_q_ti
             of_lse[m][half] = i < T ? lse[at.stat + i] * LOG2E : 0.0f;
             of_D[m][half] = i < T ? D[at.stat + i] : 0.0f;
         }
+    const SeenKeys<M> seen(texts, blockIdx.z, T, q0, row0);
+    int first = seen.next(0);
     load_tile<HS, M * TILE>(Q, qkv + at.q, at.row, q0, T);
     load_tile<HS, M * TILE>(dO, d_o + at.o, at.out_row, q0, T);
-    send_keys<HS>(K, V, 0, qkv, at, 0, T);
+    send_keys<HS>(K, V, 0, qkv, at, first, T);
     cp_async_commit();
     int end = min(q0 + M * TILE, T);
-    for (int k0 = 0, now = 0; k0 < end; k0 += TILE, now ^= 1) {
-        next_keys<HS>(K, V, now ^ 1, qkv, at, k0 + TILE, end, T);
+    for (int k0 = first, now = 0, next; k0 < end; k0 = next, now ^= 1) {
+        next = seen.next(k0 + TILE);
+        next_keys<HS>(K, V, now ^ 1, qkv, at, next, end, T);
         /* until all keys come after the warp's queries */
         for (int step = 0; step < TILE && k0 + step < row0 + 16 * M; step += STEP) {
             const bf16 *keys = K + (now * TILE + step) * HS, *values = V + (now * TILE + step) * HS;
+            if (seen.none(k0 + step, STEP)) continue;
             float s[M][STEP / 8][4], dp[M][STEP / 8][4];
             product_transposed<HS, M, STEP>(s, Q + 16 * M * warp * HS, keys);
             product_transposed<HS, M, STEP>(dp, dO + 16 * M * warp * HS, values);
             if (k0 + step + STEP > row0 + 1) mask<M, STEP, true>(s, row0 - k0 - step);
+            seen.template mask_others<STEP>(s, k0 + step);
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
@@ -424,7 +531,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_q_ti
    upon the last of this one without a pause. Grid (T / 64 M, NKV, B). */
 template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_tiles(
         const bf16 *qkv, const bf16 *d_o, const float *lse, const float *D, bf16 *dqkv,
-        int T, int NH, float scale) {
+        const int *texts, int T, int NH, float scale) {
     DYNAMIC_SHARED(bf16, shared);    /* K, V, then twice Q and dO, then twice lse and D */
     bf16 *K = shared, *V = K + M * TILE * HS, *Q = V + M * TILE * HS, *dO = Q + 2 * TILE * HS;
     float *lses = (float *)(dO + 2 * TILE * HS), *Ds = lses + 2 * TILE;
@@ -432,6 +539,11 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
         row0 = k0 + 16 * M * warp;
     Heads at = heads_at(blockIdx.z, blockIdx.y * GROUP, T, NH, HS);
     float dk[M][HS / 8][4] = {}, dv[M][HS / 8][4] = {}, unit = scale * LOG2E;
+    Texts of = texts_at(texts, blockIdx.z, T);
+    /* no query from there on sees a key of the block: the shared ones come first and end last */
+    int end = max(end_of(of, k0), end_of(of, k0 + M * TILE - 1));
+    int ends[M][2], warp_end = max(end_of(of, row0), end_of(of, row0 + 16 * M - 1));
+    bounds_of_rows<M, true>(ends, of, row0);
     auto send = [&](int q0, int place) {
         load_tile<HS, TILE>(Q + place * TILE * HS, qkv + at.q, at.row, q0, T);
         load_tile<HS, TILE>(dO + place * TILE * HS, d_o + at.o, at.out_row, q0, T);
@@ -445,21 +557,23 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
     cp_async_commit();
 #pragma unroll 1
     for (int h = 0, now = 0; h < GROUP; h++)
-        for (int q0 = k0; q0 < T; q0 += TILE, now ^= 1) {
+        for (int q0 = k0; q0 < end; q0 += TILE, now ^= 1) {
             cp_async_wait<0>();
             __syncthreads();                                /* as in next_keys */
-            if (q0 + TILE < T) send(q0 + TILE, now ^ 1);
+            if (q0 + TILE < end) send(q0 + TILE, now ^ 1);
             else if (h + 1 < GROUP) next_of_group(at, T, HS), send(k0, now ^ 1);
             cp_async_commit();
             for (int step = 0; step < TILE; step += STEP) {
                 /* all queries come before the warp's keys */
                 if (q0 + step + STEP <= row0) continue;
+                if (TEXTS && q0 + step >= warp_end) continue;   /* all belong to later texts */
                 const bf16 *queries = Q + (now * TILE + step) * HS,
                     *slopes = dO + (now * TILE + step) * HS;
                 float p[M][STEP / 8][4], ds[M][STEP / 8][4];
                 product_transposed<HS, M, STEP>(p, K + 16 * M * warp * HS, queries);
                 product_transposed<HS, M, STEP>(ds, V + 16 * M * warp * HS, slopes);
                 if (q0 + step < row0 + 16 * M) mask<M, STEP, false>(p, row0 - q0 - step);
+                if (TEXTS) mask_texts<M, STEP, false>(p, ends, 0, q0 + step);
 #pragma unroll
                 for (int n = 0; n < STEP / 8; n++) {
                     float2 of_lse = *(float2 *)(lses + now * TILE + step + 8 * n + 2 * t),
@@ -487,14 +601,14 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
 #define KERNEL(name, BLOCKS) extern "C" __global__ void __launch_bounds__(TILE_THREADS, BLOCKS) name
 #define FORWARD(HS, M, BLOCKS)                                                                  \
     KERNEL(attention_forward_##HS, BLOCKS)(                                                       \
-            const real *qkv, real *o, float *lse, int T, int NH, float scale) {                  \
-        attention_forward_tiles<HS, M>(qkv, o, lse, T, NH, scale);                              \
+            const real *qkv, real *o, float *lse, const int *texts, int T, int NH, float scale) { \
+        attention_forward_tiles<HS, M>(qkv, o, lse, texts, T, NH, scale);                       \
     }
 #define BACKWARD_NAMED(name, which, HS, M, BLOCKS)                                              \
     KERNEL(name, BLOCKS)(                                                                         \
             const real *qkv, const real *d_o, const float *lse, const float *D, real *dqkv,        \
-            int T, int NH, float scale) {                                                         \
-        attention_backward_##which##_tiles<HS, M>(qkv, d_o, lse, D, dqkv, T, NH, scale);        \
+            const int *texts, int T, int NH, float scale) {                                       \
+        attention_backward_##which##_tiles<HS, M>(qkv, d_o, lse, D, dqkv, texts, T, NH, scale); \
     }
 #define BACKWARD(which, HS, M, BLOCKS) \
     BACKWARD_NAMED(attention_backward_##which##_##HS, which, HS, M, BLOCKS)

@@ -4,7 +4,8 @@ cublasLt adds the bias in the same pass, and its calls can be recorded into a CU
 CuPy's own cannot. CuPy does not wrap it but has loaded it, so it is called by ctypes. Where it
 cannot be used, CuPy's gemmEx does the product, and the bias is added by a kernel of bias.cu.
 
-    out (M,N) = op(x) op(w) + bias, or added to what out holds       op: as it is, or transposed
+    out (M,N) = scale op(x) op(w) + bias, or added to what out holds
+                                                    op: as it is, or transposed
 
 Each matrix may be some columns of one with longer rows, as queries are of qkv.
 
@@ -30,7 +31,12 @@ DEFAULT, WITH_BIAS = 1, 4                           # cublasLtEpilogue_t
 TRANS_A, TRANS_B, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8       # cublasLtMatmulDescAttributes_t
 MAX_WORKSPACE, MIN_ALIGNMENT_A = 1, 5       # cublasLtMatmulPreferenceAttributes_t; B, C, D follow A
 
-ONE, ZERO = np.ones(1, np.float32), np.zeros(1, np.float32)     # it reads its factors from the host
+
+
+@functools.lru_cache(maxsize=64)
+def factor(value):
+    """A factor of a product, which the library reads from the host."""
+    return np.full(1, value, np.float32)
 
 
 class Product(NamedTuple):
@@ -80,16 +86,17 @@ def product(x, w, out, x_t, w_t, bias):
     return Product(w_t, x_t, m, n, k, kind, out_kind, bias is not None, leading, alignment)
 
 
-def multiply(x, w, out, x_t=False, w_t=False, bias=None, add=False):
+def multiply(x, w, out, x_t=False, w_t=False, bias=None, add=False, scale=1.0):
     """Compute the product. Returns whether the bias, where there is one, has been added."""
     p, lt = product(x, w, out, x_t, w_t, bias), cublaslt()
-    if lt and lt.multiply(p, w, x, out, bias, add):
+    if lt and lt.multiply(p, w, x, out, bias, add, scale):
         return True
-    factor = ONE if add else ZERO       # of what out holds
+    of_product, of_out = factor(scale), factor(float(add))
     cp.cuda.cublas.gemmEx(
         cp.cuda.device.get_cublas_handle(), int(w_t), int(x_t), p.m, p.n, p.k,
-        ONE.ctypes.data, w.data.ptr, p.kind, p.leading[0], x.data.ptr, p.kind, p.leading[1],
-        factor.ctypes.data, out.data.ptr, p.out_kind, p.leading[2], COMPUTE_32F, -1,
+        of_product.ctypes.data, w.data.ptr, p.kind, p.leading[0],
+        x.data.ptr, p.kind, p.leading[1],
+        of_out.ctypes.data, out.data.ptr, p.out_kind, p.leading[2], COMPUTE_32F, -1,
     )
     return bias is None
 
@@ -182,7 +189,7 @@ class CublasLt:
             pointer = ctypes.c_void_p(bias.data.ptr)
             self.set("cublasLtMatmulDescSetAttribute", description, BIAS_POINTER, pointer)
 
-    def multiply(self, p, w, x, out, bias, add):
+    def multiply(self, p, w, x, out, bias, add, scale):
         """Compute the product. Returns False where the library cannot."""
         if p not in self.plans:
             self.plans[p] = self.new_plan(p, bias)
@@ -193,11 +200,10 @@ class CublasLt:
         w_at, x_at, out_at, workspace = (
             ctypes.c_void_p(a.data.ptr) for a in (w, x, out, self.workspace)
         )
-        factor = ONE if add else ZERO
         status = self.library.cublasLtMatmul(
-            self.handle, description, ONE.ctypes, w_at, layouts[0], x_at, layouts[1],
-            factor.ctypes, out_at, layouts[2], out_at, layouts[2], ctypes.byref(algorithm),
-            workspace, ctypes.c_size_t(WORKSPACE_BYTES),
+            self.handle, description, factor(scale).ctypes, w_at, layouts[0], x_at, layouts[1],
+            factor(float(add)).ctypes, out_at, layouts[2], out_at, layouts[2],
+            ctypes.byref(algorithm), workspace, ctypes.c_size_t(WORKSPACE_BYTES),
             ctypes.c_void_p(cp.cuda.get_current_stream().ptr),
         )
         if status:

@@ -83,16 +83,17 @@ def or_empty(out, shape, dtype):
 _memory = {"scratch": None}
 
 
-def scratch(shape):
+def scratch(shape, name="scratch"):
     """A float32 array for what one launch leaves to the next.
 
-    All share one memory, which grows to the largest need: launches run one after the other.
+    All of a name share one memory, which grows to the largest need: launches run one after the
+    other.
     """
     n = math.prod(shape)
-    if _memory["scratch"] is None or _memory["scratch"].size < n:
-        _memory["scratch"] = None                       # free the old one first
-        _memory["scratch"] = cp.empty((n,), np.float32)
-    return _memory["scratch"][:n].reshape(shape)
+    if _memory.get(name) is None or _memory[name].size < n:
+        _memory[name] = None                            # free the old one first
+        _memory[name] = cp.empty((n,), np.float32)
+    return _memory[name][:n].reshape(shape)
 
 
 class Recording:
@@ -132,7 +133,7 @@ class Recording:
                 print(f"kernels: not recorded as a CUDA graph ({e})", file=sys.stderr)
                 return
             self.graph = stream.end_capture()
-            self.kept = _memory["scratch"]              # the graph knows its address
+            self.kept = dict(_memory)                   # the graph knows their addresses
 
 
 @functools.lru_cache(maxsize=None)

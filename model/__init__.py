@@ -12,6 +12,9 @@ The model at full speed:
     walk_gpt2     the way through one of GPT-2's
     walk_llama    the way through one of Llama's
     device        the model on a GPU
+    pages         keys and values there, for rows of different length
+    device_training  training there
+    device_tuning  the same on batches of any shape
     layout        all its parameters in one array
     checks        what the functions of a model accept
     cores         threads, processes and memory of one machine

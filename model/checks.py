@@ -174,7 +174,7 @@ def new_positions(cfg, params, tokens, cache, n_new):
         raise ValueError(
             f"a {cache.k.dtype} cache for {wte.dtype} parameters, in memory of the same machine: "
             f"{here[0] == here[1]}; make it with Cache(..., like=parameters['wte.weight'])")
-    L, rows, heads, room, width = cache.k.shape
+    L, rows, heads, room, width = getattr(cache, "shape", cache.k.shape)
     fits = (L, rows, heads, width) == (cfg.n_layer, B, *families.kv_heads(cfg))
     if not fits or f"h.{L}.ln_1.weight" in params:
         raise ValueError(f"a cache of {rows} rows, {L} layers and {heads} heads of {width} "

@@ -1,32 +1,24 @@
 """device.py: the models of gpt.py and model/llama.py on a GPU.
 
 It offers the functions of model/fast.py, walks through the blocks with the same model/walk.py, and
-computes with the kernels of kernels/. What a GPU adds: parameters, gradients and moments each in
-one array, one arena for all the rest, planned before it is taken, and steps recorded as CUDA
-graphs, in which nothing is allocated and nobody waits for the host.
+computes with the kernels of kernels/. What a GPU adds: one arena for all that a step needs, planned
+before it is taken, and steps recorded as CUDA graphs, in which nothing is allocated and nobody
+waits for the host.
 
 Weights and activations are bfloat16, kept as uint16. What is summed over many rows or many steps is
-float32: gradients of parameters, the optimizer's means, and the master copy of the weights. Or
-everything is float32. Same seed, same bits: no kernel adds in an order that may change.
-
-Several ranks have a GPU each (model/nccl_ranks.py). The array of all parameters is cut into as many
-parts of equal size. A rank sums up the gradients of its part over all ranks, updates it, and gives
-it to the others. Only it keeps the moments of that part and, beside bfloat16, the master copy.
-
-    python train.py --device cuda --preset gpt2 ...
-    python train.py --device cuda --preset gpt2 --ranks 8 ...
+float32, such as gradients. Or everything is float32. Same seed, same bits: no kernel adds in an
+order that may change. model/device_training.py trains with it.
 
 Sources: Micikevicius et al. 2018 (master weights); karpathy/llm.c (the plan of memory, gradients in
 place of activations).
 """
 
 import functools
-import math
 import sys
 from types import SimpleNamespace
 
 from model import cores                    # before numpy
-from model import checks, families, fast, llama, muon, nccl_ranks, ranks, walk, zero
+from model import checks, families, llama, lora, nccl_ranks, pages, ranks, walk
 from model.layout import Layout
 import numpy as np
 
@@ -119,10 +111,30 @@ def chosen(args, is_for_writing=False):
 
 
 def upload(params, cfg, bf16=True):
-    """{name: CuPy array} of the parameters in bfloat16 or float32, to compute with here."""
-    layout = Layout(cfg)
-    flat = cp.asarray(layout.gather(params))
-    return layout.views(kernels.to_bf16(flat) if bf16 else flat)
+    """{name: CuPy array} of the parameters in bfloat16 or float32, to compute with here.
+
+    An adapter comes with them. They go one by one, so that the host needs no copy of all.
+    """
+    adapter = lora.of_params(params)
+    scale = adapter.pop(lora.SCALE, None)
+    layout = Layout(cfg, given={**families.shapes(cfg), **shapes_of(adapter)})
+    flat = cp.zeros((layout.size,), np.uint16 if bf16 else np.float32)
+    there = layout.views(flat)
+    for name, view in there.items():
+        p = params[name]
+        if p.shape != layout.given[name]:
+            raise ValueError(f"{name}: {p.shape}, expected {layout.given[name]}")
+        values = cp.asarray(np.ascontiguousarray(p, np.float32))
+        if bf16:
+            kernels.to_bf16(values, view[: len(p)])
+        else:
+            view[: len(p)] = values
+    return there if scale is None else {**there, lora.SCALE: scale}
+
+
+def shapes_of(arrays):
+    """{name: its shape} of {name: array}"""
+    return {name: a.shape for name, a in arrays.items()}
 
 
 # -------------------------------------------------------------------------------- loss, gradients
@@ -188,13 +200,21 @@ def table_shapes(cfg, n_positions):
     return {"table": (n_positions, cfg.head_size)} if is_llama else {}
 
 
-def trunk_of(params, cfg, arrays):
-    """The way through the model in such arrays, of which it fills the table of positions."""
+def trunk_of(params, cfg, arrays, is_new=True, texts=None):
+    """The way through the model in such arrays, of which it fills the table of positions.
+
+    is_new: whether the table is to be filled. texts: as for kernels.attention_forward.
+    """
     table = arrays.get("table")
-    if table is not None:
-        n = len(table)
-        table.set(walk.way_of(cfg).rotary_table(cfg, n, np.float32)[:n])
-    return walk.Trunk(kernels, params, cfg, arrays, table=table)
+    if table is not None and is_new:
+        fill_table(table, cfg)
+    return walk.Trunk(kernels, params, cfg, arrays, texts, table=table)
+
+
+def fill_table(table, cfg):
+    """Fill a table of rotary positions (P,HS)."""
+    n = len(table)
+    table.set(walk.way_of(cfg).rotary_table(cfg, n, np.float32)[:n])
 
 
 def other_kinds(shapes):
@@ -203,33 +223,62 @@ def other_kinds(shapes):
     for name in shapes:
         if name.rpartition(".")[2].startswith(("rstd", "lse", "nll", "state", "table")):
             kinds[name] = np.float32
-        elif name == "inbox":
+        elif name in ("inbox", "drawn"):
             kinds[name] = np.int32
+        elif name == "settings":
+            kinds[name] = np.float64
     return kinds
 
 
 class Step:
     """Forward and backward of B sequences of T tokens, in arrays that stay where they are: run()
-    may be recorded."""
+    may be recorded.
 
-    def __init__(self, params, cfg, B, T, arena, want_grads=True, recompute=False):
-        shapes = step_shapes(cfg, B, T, want_grads, recompute)
+    temperature: what the logits are divided by. kept: {name: array} of those of step_shapes that
+    outlive the step: the loss goes into "state", and "table" is filled.
+    """
+
+    def __init__(
+        self, params, cfg, B, T, arena, want_grads=True, recompute=False, temperature=1.0, kept=None
+    ):
         self.params, self.cfg, self.B, self.T = params, cfg, B, T
-        self.a = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
-        self.trunk = trunk_of(params, cfg, self.a)
         self.head = families.head_name(cfg)
-        self.inbox, N = Inbox(self.a["inbox"]), B * T
-        self.sent = cut(
-            self.a["inbox"],
-            tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N,
-        )
+        self.by = 1.0 / temperature
+        self.is_frozen = lora.SCALE in params           # and only its adapter learns
+        kept = kept or {}
+        shapes = step_shapes(cfg, B, T, want_grads, recompute)
+        sizes = self.inbox_sizes()
+        shapes["inbox"] = (sum(sizes.values()),)
+        for name in kept:
+            shapes.pop(name, None)
+        made = arena.divide(shapes, params["wte.weight"].dtype, other_kinds(shapes), cp)
+        self.a = {**made, **kept}
+        self.state, self.inbox = self.a["state"], Inbox(self.a["inbox"])
+        self.sent = cut(self.a["inbox"], **sizes)
         self.weights = self.sent["weights"].view(np.float32)
+        self.trunk = trunk_of(params, cfg, self.a, "table" in made, self.texts())
+
+    def inbox_sizes(self):
+        """{name: how many numbers} of what put() sends, in order."""
+        N = self.B * self.T
+        return dict(tokens=N, positions=N, targets=N, weights=N, order=N, starts=N + 1, values=N)
+
+    def texts(self):
+        """What tells the texts of a row apart; None where it has one."""
+        return None
 
     def put(self, tokens, targets, weights):
         """Send a batch: (B,T) each on the host, weights also (B*T,).
 
         Missing sequences count nothing, and neither does a target of -1.
         """
+        tokens, targets, weights = self._padded(tokens, targets, weights)
+        positions = np.tile(np.arange(self.T, dtype=np.int32), self.B)
+        sorted_rows = kernels.look_ups(tokens.ravel())
+        self.inbox.send(tokens, positions, targets, weights, *sorted_rows)
+
+    def _padded(self, tokens, targets, weights):
+        """A batch, checked, as (B,T) int32, int32 and float32 of the step."""
         checks.check_tokens(self.cfg, tokens)
         if tokens.shape[1] != self.T or len(tokens) > self.B:
             raise ValueError(f"tokens: {tokens.shape}, expected 1 to {self.B} rows of {self.T}")
@@ -241,19 +290,38 @@ class Step:
         targets = np.where(counted, targets, 0)
         missing = (0, self.B - len(tokens)), (0, 0)
         tokens, targets = (np.pad(a.astype(np.int32), missing) for a in (tokens, targets))
-        weights = np.pad(weights.astype(np.float32), missing)
-        positions = np.tile(np.arange(self.T, dtype=np.int32), self.B)
-        sorted_rows = kernels.look_ups(tokens.ravel())
-        self.inbox.send(tokens, positions, targets, weights, *sorted_rows)
+        return tokens, targets, np.pad(weights.astype(np.float32), missing)
 
     def run(self, grads=None, add=False):
         """Put the losses into nll and their weighted sum into state[0]; with grads, {name: float32
         array}, the gradients into those. With add, both are added to what is there."""
-        self.trunk.forward(self.sent["tokens"], self.sent["positions"])
+        self.forward()
         self._head(grads, add)
         if grads:
-            self.trunk.backward(grads, add)
+            self.backward(grads, add)
+
+    def forward(self):
+        """Fill y (N,C), the hidden states behind the last norm."""
+        self.trunk.forward(self.sent["tokens"], self.sent["positions"])
+
+    def backward(self, grads, add):
+        """From dy in y to the gradients of all that learns; the head's own are there."""
+        self.trunk.backward(grads, add)
+        if not self.is_frozen:
             self._embeddings_backward(grads, add)
+
+    def hidden_at(self, last):
+        """The hidden states (n,C) of rows at one position each: (n,) int on the host"""
+        at = np.arange(len(last)) * self.T + last
+        rows = cp.empty((len(last), self.cfg.n_embd), self.a["y"].dtype)
+        return kernels.take_rows(self.a["y"], cp.asarray(at.astype(np.int32)), rows)
+
+    def put_slopes(self, last, dh):
+        """Let dy in y be dh (n,C), of the host, at one position of each row, and 0 elsewhere."""
+        at = np.arange(len(last)) * self.T + last
+        values, y = cp.asarray(np.ascontiguousarray(dh, np.float32)), self.a["y"]
+        y[...] = 0
+        y[cp.asarray(at)] = values if y.dtype == np.float32 else kernels.to_bf16(values)
 
     def _embeddings_backward(self, grads, add):
         """The gradient of wte, to which the head has given its share, and of wpe."""
@@ -262,7 +330,11 @@ class Step:
         sorted_rows = tuple(self.sent[name] for name in ("order", "starts", "values"))
         kernels.embedding_backward(self.a["x"], sorted_rows, grads["wte.weight"])
         if "wpe.weight" in grads:
-            kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
+            self._positions_backward(grads, add)
+
+    def _positions_backward(self, grads, add):
+        """The gradient of wpe."""
+        kernels.position_backward(self.a["x"], self.B, grads["wpe.weight"], add)
 
     def _head(self, grads, add):
         """Losses and, with grads, the derivative by y in the place of y. Logits become their own
@@ -272,15 +344,18 @@ class Step:
         for begin in range(0, N, rows):
             at = slice(begin, min(begin + rows, N))
             y, z = a["y"][at], a["logits"][: at.stop - begin]
-            kernels.matmul(y, w_head, z, w_t=True)
+            kernels.matmul(y, w_head, z, w_t=True, scale=self.by)
             weights = self.weights[at] if grads else None
             targets, nll = self.sent["targets"][at], a["nll"][at]
             kernels.cross_entropy(z, targets, weights, self.cfg.vocab_size, out=nll)
-            if grads:
-                # forward was: logits = y w_head^T
-                kernels.matmul(z, y, grads[self.head], x_t=True, add=add or begin > 0)
-                kernels.matmul(z, w_head, y)
-        kernels.loss_sum(a["nll"], self.weights, a["state"], add)
+            if not grads:
+                continue
+            # forward was: logits = y w_head^T / temperature
+            if not self.is_frozen:
+                more = add or begin > 0
+                kernels.matmul(z, y, grads[self.head], x_t=True, add=more, scale=self.by)
+            kernels.matmul(z, w_head, y, scale=self.by)
+        kernels.loss_sum(a["nll"], self.weights, self.state, add)
 
 
 def check_call(params, cfg, tokens, targets, temperature):
@@ -288,8 +363,7 @@ def check_call(params, cfg, tokens, targets, temperature):
     checks.check_tokens(cfg, tokens)
     checks.check_targets(cfg, tokens, targets)
     checks.check_params(params, cfg, kernels.checks.check_on_gpu)
-    if temperature != 1.0:
-        raise ValueError(f"temperature {temperature}: on a GPU it must be 1")
+    checks.check_positive("temperature", temperature)
 
 
 def loss_and_grads(
@@ -300,230 +374,69 @@ def loss_and_grads(
     check_call(params, cfg, tokens, targets, temperature)
     weights = checks.token_weights(targets, weights, np.float32)
     if not want_grads:
-        losses = token_losses(params, cfg, tokens, targets, arena)
+        losses = token_losses(params, cfg, tokens, targets, arena, temperature)
         return float(weights @ losses.ravel()), {}
     if grads is None:
         fresh = cp.zeros if add else cp.empty
-        grads = {name: fresh(p.shape, np.float32) for name, p in params.items()}
-    step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), True, recompute)
+        learned = lora.learned(params)
+        grads = {name: fresh(p.shape, np.float32) for name, p in learned.items()}
+    arena = arena or cores.Arena()
+    step = Step(params, cfg, *tokens.shape, arena, True, recompute, temperature)
     step.put(tokens, targets, weights)
     step.run(grads, add)
-    return float(cp.asnumpy(step.a["state"])[0]), grads
+    return float(cp.asnumpy(step.state)[0]), grads
 
 
 def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
-    """fast.token_losses of parameters on the GPU; the losses are on the host."""
+    """fast.token_losses of parameters on the GPU; the losses are on the host.
+
+    So many rows at a time as keep it busy.
+    """
     check_call(params, cfg, tokens, targets, temperature)
-    step = Step(params, cfg, *tokens.shape, arena or cores.Arena(), False)
-    step.put(tokens, targets, np.zeros(tokens.shape))
-    step.run()
-    nll = cp.asnumpy(step.a["nll"]).reshape(targets.shape)
+    nll = np.empty(targets.shape, np.float32)
+    for rows, step in forward_steps(params, cfg, tokens, arena, temperature):
+        step.put(tokens[rows], targets[rows], np.zeros(targets[rows].shape))
+        step.run()
+        found = cp.asnumpy(step.a["nll"]).reshape(step.B, -1)
+        nll[rows] = found[: rows.stop - rows.start]
     return np.where(targets == -1, 0.0, nll)
 
 
-# --------------------------------------------------------------------------------------- training
+def forward_steps(params, cfg, tokens, arena, temperature=1.0):
+    """(slice of the rows of tokens, a Step for them), for all rows."""
+    B, T = tokens.shape
+    at_once = min(B, max(1, ROW_TOKENS // T))
+    step = Step(params, cfg, at_once, T, arena or cores.Arena(), False, temperature=temperature)
+    for begin in range(0, B, at_once):
+        yield slice(begin, min(begin + at_once, B)), step
 
 
-def muon_shapes(cfg):
-    """What a step of Muon works in: enough for the largest part of any matrix of a block."""
-    largest = {}
-    for name, shape in families.shapes(cfg).items():
-        if not muon.is_block_matrix(name, shape):
-            continue
-        n_in, n_out = shape
-        part = n_in, n_out // muon.n_parts(name)
-        for what, needed in kernels.muon.memory_shapes(part).items():
-            largest[what] = max(largest.get(what, needed), needed, key=math.prod)
-    return largest
-
-
-def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
-    """{what: bytes} of training with B sequences at once, known before any of it is taken.
-
-    has_muon: whether Muon has the matrices of the blocks. n_ranks: how many GPUs have a part each
-    of what the optimizer keeps.
-    """
-    layout, T, C = Layout(cfg, has_muon, n_ranks), cfg.n_positions, cfg.n_embd
-    n, n_own, n_adamw = layout.size, layout.size // n_ranks, layout.of_adamw.stop // n_ranks
-    widest = max(shape[-1] for shape in layout.shapes.values())
-    most_scratch = max(
-        B * T * cfg.n_head,                                         # attention_backward
-        2 * launching.BACKWARD_BLOCKS * C,                          # layernorm_backward
-        4 * launching.BACKWARD_BLOCKS * 256 + widest,               # bias_backward
-    )
-    plan = {
-        "parameters": 4 * n_own + 2 * n if bf16 else 4 * n,
-        "gradients": 4 * n,
-        "AdamW": 8 * n_adamw,
-        "activations": 0,
-        "logits": 0,
-        "scratch": 4 * most_scratch + kernels.cublas.WORKSPACE_BYTES,
-    }
-    shapes = step_shapes(cfg, B, T, True, recompute)
-    kinds = other_kinds(shapes)
-    for name, shape in shapes.items():
-        itemsize = 2 if bf16 and name not in kinds else 4
-        what = "logits" if name == "logits" else "activations"
-        plan[what] += cores.padded(shape, itemsize)
-    if has_muon:
-        in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]
-        plan["Muon"] = 4 * (n_own - n_adamw) + sum(in_rounds)
-    if n_ranks > 1:
-        longest = max(n_adamw, n_own - n_adamw)
-        plan["exchange"] = 4 * math.prod(nccl_ranks.room_shape(longest, n_ranks))
-    return plan
-
-
-class Training:
-    """A model and its optimizer on the GPU: add() batches, then update().
-
-    params and optimizer (a train.AdamW or train.Muon) are the host's, for checkpoints: download()
-    brings them up to date. Where there are ranks, each has a Training, the optimizer on the host
-    has the rows of parts (zero.Parts), and cards (nccl_ranks.Cards) are the GPUs of all.
-    """
-
-    def __init__(
-        self, params, optimizer, cfg, rows, recompute=False, bf16=True, parts=zero.EVERYTHING,
-        cards=nccl_ranks.ONE_CARD,
-    ):
-        self.host, self.optimizer, self.parts, self.cards = params, optimizer, parts, cards
-        self.has_muon = hasattr(optimizer, "mean")
-        self.layout = layout = Layout(cfg, self.has_muon, cards.size)
-        self.regions = [layout.of_adamw, layout.of_muon][: 1 + self.has_muon]
-        self.own = [layout.own(region, cards.rank) for region in self.regions]
-        self._upload_weights(bf16)
-        self.m, self.v = (
-            self._upload_means(means, layout.of_adamw) for means in (optimizer.m, optimizer.v)
-        )
-        self.flat = cp.zeros((layout.size,), np.float32)            # its padding stays 0
-        if self.has_muon:
-            self.mean = self._upload_means(optimizer.mean, layout.of_muon)
-            dtype = np.uint16 if bf16 else np.float32
-            self.in_rounds = cores.Arena().divide(muon_shapes(cfg), dtype, None, cp)
-        self.grads, self.rates = layout.views(self.flat), cp.zeros((3,), np.float32)
-        self.arena = cores.Arena()
-        T = cfg.n_positions
-        self.step = Step(self.params, cfg, rows, T, self.arena, True, recompute)
-        self.state, self.clip, self.begun = self.step.a["state"], None, False
-        self.first, self.more, self.finish = (launching.Recording() for _ in range(3))
-        if cards.size > 1:
-            self.sums = nccl_ranks.Sums(cards, self._tables(self.flat), self.state)
-
-    def _upload_weights(self, bf16):
-        """The weights to compute with, and the master copy of this rank's part of each region."""
-        flat = self.layout.gather(self.host)
-        self.weights = cp.asarray(flat)
-        self.masters = [self.weights[own] for own in self.own]
-        if bf16:
-            self.masters = [cp.asarray(flat[own]) for own in self.own]
-            self.weights = kernels.to_bf16(self.weights)
-        self.copies = [self.weights[own] if bf16 else None for own in self.own]
-        self.params = self.layout.views(self.weights)
-
-    def _upload_means(self, means, region):
-        """This rank's part of a region of means, of which the host has the rows of parts."""
-        whole = {name: np.asarray(self.parts.gathered(name, a)) for name, a in means.items()}
-        flat = self.layout.gather(whole, region)
-        return cp.asarray(flat.reshape(self.cards.size, -1)[self.cards.rank])
-
-    def clear(self):
-        """Begin a new step."""
-        self.begun = False
-
-    def add(self, tokens, targets, weights):
-        """Add a batch, (B,T) each, to the step. Returns 0.0 while the GPU is at work: the loss is
-        known after update()."""
-        if len(tokens) == 0 and self.cards.size > 1:    # fewer rows than ranks
-            if not self.begun:
-                self.flat[...] = 0.0
-                self.state[...] = 0.0
-        else:
-            self.step.put(tokens, targets, weights)
-            recording = self.more if self.begun else self.first
-            recording(functools.partial(self.step.run, self.grads, self.begun))
-        self.begun = True
-        return 0.0
-
-    def _finish(self):
-        o, own = self.optimizer, self.own[0]
-        if self.cards.size == 1:
-            kernels.grad_norm(self.flat, self.clip, self.state)
-        else:
-            self.sums.add_up(self.clip)
-        n_decayed = min(max(0, self.layout.n_decayed - own.start), own.stop - own.start)
-        kernels.adamw(
-            self.flat[own], self.masters[0], self.m, self.v, self.copies[0], self.state, self.rates,
-            n_decayed, o.beta1, o.beta2, o.eps, o.weight_decay,
-        )
-        if self.has_muon:
-            self._finish_matrices()
-        if self.cards.size > 1:
-            self.cards.all_gather(*self._tables(self.weights))
-
-    def _finish_matrices(self):
-        """Muon's step. The gradients of its matrices are used up."""
-        o, layout, own = self.optimizer, self.layout, self.own[1]
-        grads, masters = layout.views(self.flat[own], own), layout.views(self.masters[1], own)
-        copies = {} if self.copies[1] is None else layout.views(self.copies[1], own)
-        for name, mean in layout.views(self.mean, own).items():
-            kernels.muon.step(
-                grads[name], mean, masters[name], copies.get(name), self.state, self.rates,
-                self.in_rounds, muon.n_parts(name), o.ratio, o.momentum, o.weight_decay,
-            )
-
-    def _tables(self, flat):
-        """Each region of an array of all parameters as a table: a row for each rank."""
-        return [flat[region].reshape(self.cards.size, -1) for region in self.regions]
-
-    def update(self, lr, clip):
-        """(loss, gradient norm) of the step, which is taken unless one of them is not finite."""
-        t, o = self.optimizer.t + 1, self.optimizer
-        if self.clip not in (None, clip):
-            raise ValueError(f"clip {clip}: the step was recorded with {self.clip}")
-        self.clip = clip
-        rates = lr, 1.0 / (1.0 - o.beta1**t), 1.0 / (1.0 - o.beta2**t)
-        self.rates.set(np.array(rates, np.float32))
-        self.cards.run(self.finish, self._finish)
-        loss, norm, scale = cp.asnumpy(self.state).tolist()
-        o.t += scale != 0.0
-        return loss, norm
-
-    def download(self):
-        """Bring params and optimizer on the host up to date. All ranks must call it."""
-        layout, o, kept = self.layout, self.optimizer, self.parts.kept
-        for master, region in zip(self.masters, self.regions):
-            layout.scatter(self._on_host(master, region), self.host, region)
-        for mine, means in ((self.m, o.m), (self.v, o.v)):
-            whole = self._on_host(mine, layout.of_adamw)
-            layout.scatter(whole, means, layout.of_adamw, kept)
-        if self.has_muon:
-            whole = self._on_host(self.mean, layout.of_muon)
-            layout.scatter(whole, o.mean, layout.of_muon, kept)
-
-    def _on_host(self, own, region):
-        """An array of a region on the host, of which each rank's GPU has its part."""
-        flat, rank = kernels.on_host(own), self.cards.rank
-        if self.cards.size == 1:
-            return flat
-        table = np.empty((self.cards.size, len(flat)), flat.dtype)
-        table[rank] = flat
-        rows = [slice(r, r + 1) for r in range(self.cards.size)]
-        self.parts.here.all_gather([table], [rows])
-        return table.ravel()
-
-    close = download
+def last_hidden(params, cfg, tokens, last, arena=None):
+    """fast.last_hidden of parameters on the GPU; what is found is on the host."""
+    checks.check_tokens(cfg, tokens)
+    found = np.empty((len(tokens), cfg.n_embd), np.float32)
+    for rows, step in forward_steps(params, cfg, tokens, arena):
+        nothing = np.full(tokens[rows].shape, -1)
+        step.put(tokens[rows], nothing, np.zeros(nothing.shape))
+        step.forward()
+        found[rows] = kernels.on_host(step.hidden_at(last[rows]))
+    return found
 
 
 # --------------------------------------------------------------------------------------- decoding
 
 
-class Cache(fast.Cache):
-    """fast.Cache on the GPU, and beside it the step that decodes into it."""
+class Cache(pages.PagedCache):
+    """fast.Cache on the GPU, in pages, and beside it the step that decodes into it.
 
-    def __init__(self, cfg, batch, n_positions=None, like=None):
-        super().__init__(cfg, batch, n_positions, like)
-        self.k = cp.zeros(self.k.shape, self.k.dtype)
-        self.v = cp.zeros(self.v.shape, self.v.dtype)
+    budget: bytes for keys and values, by default half of what is free.
+    """
+
+    def __init__(self, cfg, batch, n_positions=None, like=None, budget=None):
+        if budget is None:
+            free_bytes, _ = cp.cuda.runtime.memGetInfo()
+            budget = free_bytes // 2
+        super().__init__(cp, cfg, batch, n_positions, like, budget)
         self.step = None
 
     def rows(self, part):
@@ -536,23 +449,29 @@ class Cache(fast.Cache):
 class DecodeStep:
     """T new positions of each row of a cache.
 
-    Generation, T = 1, does the same again and again: it is recorded.
+    Generation, T = 1, does the same again and again: it is recorded. n_vocab: how many ids there
+    are, where tokens are drawn on the GPU; hidden as for kernels.draw.
     """
 
-    def __init__(self, params, cfg, cache, T, only_last):
+    def __init__(self, params, cfg, cache, T, only_last, n_vocab=None, hidden=None):
         self.params, self.cfg, self.only_last = params, cfg, only_last
-        B, V = len(cache.length), len(params["wte.weight"])
+        self.n_vocab, self.hidden = n_vocab, hidden
+        V = len(params["wte.weight"])
+        B, self.most = cache.table.shape
         N = B * T
         shapes = walk.trunk_shapes(cfg, B, T, want_grads=False)
-        shapes.update(table_shapes(cfg, cache.k.shape[3]))
+        shapes.update(table_shapes(cfg, cache.room))
         shapes["y_last"] = (B, cfg.n_embd)
         shapes["logits"] = (B if only_last else N, V)
-        shapes["inbox"] = (2 * N + 3 * B,)
+        shapes["inbox"] = (2 * N + 3 * B + B * self.most,)
+        if n_vocab:
+            shapes["drawn"], shapes["settings"] = (2 * B,), (5, B)
         dtype = params["wte.weight"].dtype
         self.a = cores.Arena().divide(shapes, dtype, other_kinds(shapes), cp)
         self.trunk = trunk_of(params, cfg, self.a)
         self.inbox = Inbox(self.a["inbox"])
-        self.sent = cut(self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B)
+        self.sent = cut(
+            self.a["inbox"], tokens=N, positions=N, length=B, n_new=B, last=B, pages=B * self.most)
         self.recording = launching.Recording() if T == 1 else None
 
     def run(self, cache):
@@ -561,29 +480,66 @@ class DecodeStep:
 
         def attend(i, qkv, o):
             k, v, length, n_new = cache.k[i], cache.v[i], sent["length"], sent["n_new"]
-            kernels.decode_attention(qkv, k, v, length, n_new, out=o)
+            table = sent["pages"].reshape(-1, self.most)
+            kernels.decode_attention(qkv, k, v, length, n_new, o, table)
 
         self.trunk.forward(sent["tokens"], sent["positions"], attend)
         y = kernels.take_rows(a["y"], sent["last"], a["y_last"]) if self.only_last else a["y"]
         kernels.matmul(y, self.params[families.head_name(self.cfg)], a["logits"], w_t=True)
+        if self.n_vocab:
+            tokens, logp = a["drawn"].reshape(2, -1)
+            logits, settings = a["logits"], a["settings"]
+            kernels.draw(
+                logits, settings, tokens, logp.view(np.float32), self.n_vocab, self.hidden)
 
 
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
     """fast.decode with parameters and cache on the GPU; the logits are on the host."""
+    step = run_decode(params, cfg, tokens, cache, n_new, only_last)
+    logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
+    return logits if only_last else logits.reshape(*tokens.shape, -1)
+
+
+def hidden_ids(tokenizer):
+    """What kernels.draw adds to logits, on the GPU: -inf where an id is no token's; or None."""
+    if not len(tokenizer.holes):
+        return None
+    hidden = np.zeros(tokenizer.n_vocab, np.float32)
+    hidden[tokenizer.holes] = -np.inf
+    return cp.asarray(hidden)
+
+
+def decode_and_draw(params, cfg, tokens, cache, settings, n_vocab, hidden=None):
+    """Read the last token (B,1) of each row, and draw the next -> tokens (B,), logp (B,)
+
+    settings (5,B) float64: as for kernels.draw, and so are n_vocab and hidden. What goes over to
+    the host is two numbers a row, where logits would be thousands.
+    """
+    step = run_decode(params, cfg, tokens, cache, None, True, settings, n_vocab, hidden)
+    drawn, logp = cp.asnumpy(step.a["drawn"]).reshape(2, -1)
+    return drawn, logp.view(np.float32)
+
+
+def run_decode(params, cfg, tokens, cache, n_new, only_last, settings=None, n_vocab=None,
+               hidden=None):
+    """The DecodeStep that has read new tokens: see decode and decode_and_draw."""
     n_new = checks.new_positions(cfg, params, tokens, cache, n_new)
-    (B, T), S = tokens.shape, cache.k.shape[3]
-    key = T, only_last, id(params)
+    (B, T), S = tokens.shape, cache.room
+    cache.extend(n_new)
+    key = T, only_last, n_vocab, id(params)
     if not cache.step or cache.step[0] != key:
-        cache.step = key, DecodeStep(params, cfg, cache, T, only_last)
+        made = DecodeStep(params, cfg, cache, T, only_last, n_vocab, hidden)
+        cache.step = key, made
     step = cache.step[1]
+    if n_vocab:
+        step.a["settings"].set(np.ascontiguousarray(settings))
     positions = np.minimum(cache.length[:, None] + np.arange(T), S - 1)
     last = np.arange(B) * T + n_new - 1
-    numbers = tokens, positions, cache.length, n_new, last
+    numbers = tokens, positions, cache.length, n_new, last, cache.table
     step.inbox.send(*(np.ascontiguousarray(a, np.int32) for a in numbers))
     if step.recording:
         step.recording(functools.partial(step.run, cache))
     else:
         step.run(cache)
     cache.length += n_new
-    logits = kernels.on_host(step.a["logits"])[:, : cfg.vocab_size]
-    return logits if only_last else logits.reshape(B, T, -1)
+    return step

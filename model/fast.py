@@ -312,6 +312,18 @@ def hidden_and_grads(
     return loss, grads
 
 
+def last_hidden(params, cfg, tokens, last):
+    """The hidden states (B,C) behind the last norm at one position of each row: (B,T), (B,)"""
+    found = []
+
+    def head(y):                                        # (B,T,C)
+        found.append(y[np.arange(len(tokens)), last])
+        return 0.0, None, None
+
+    hidden_and_grads(params, cfg, tokens, head, want_grads=False)
+    return found[0]
+
+
 # ---------------------------------------------------------------------------------------- writing
 
 
@@ -333,6 +345,35 @@ class Cache(gpt.Cache):
         some = copy.copy(self)
         some.k, some.v, some.length = self.k[:, part], self.v[:, part], self.length[part]
         return some
+
+    def take(self, row, source, n):
+        """Give a row the first n keys and values of another, beyond those that it has.
+
+        Returns how many it has then.
+        """
+        new = slice(self.length[row], n)
+        for a in (self.k, self.v):
+            a[:, row, :, new] = a[:, source, :, new]
+        self.length[row] = n
+        return n
+
+    def cut(self, row, n):
+        """Keep the first n positions of a row."""
+        self.length[row] = n
+
+    def swap(self, a, b):
+        """Exchange two rows with all that they hold."""
+        n_a, n_b = self.length[[a, b]]
+        for x in (self.k, self.v):
+            of_b = x[:, [b], :, :n_b]           # a copy, as b is a list
+            x[:, b, :, :n_a] = x[:, a, :, :n_a]
+            x[:, [a], :, :n_b] = of_b
+        self.length[[a, b]] = self.length[[b, a]]
+
+    def lacks(self, n_new):
+        """How many pages of memory n_new (B,) more tokens a row would lack: here every row has all
+        that it can need."""
+        return 0
 
 
 def decode(params, cfg, tokens, cache, n_new=None, only_last=False):

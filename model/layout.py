@@ -29,13 +29,14 @@ class Layout:
     a size that suits the matrix products.
     """
 
-    def __init__(self, cfg, has_muon=False, n_ranks=1):
+    def __init__(self, cfg, has_muon=False, n_ranks=1, given=None):
+        """given: {name: shape} of what learns, where that is not the model itself."""
         self.n_ranks = n_ranks
         multiple = 128 if cfg.vocab_size > 1024 else 8
         padded_vocabulary = -(-cfg.vocab_size // multiple) * multiple
-        self.given = families.shapes(cfg)
+        self.given = families.shapes(cfg) if given is None else given
         self.shapes = dict(self.given)
-        for name in {"wte.weight", families.head_name(cfg)}:
+        for name in {"wte.weight", families.head_name(cfg)} & self.given.keys():
             self.shapes[name] = padded_vocabulary, cfg.n_embd
         decayed, vectors, matrices = [], [], []
         for name, shape in self.shapes.items():

@@ -206,8 +206,12 @@ def lora_backward(dy, x, A, B, scale, out, add=False):
     return dlow
 
 
-def add_product(x, w, y):
-    """y += x w, in place, some rows at a time: what is added stays in cache. (N,r), (r,F), (N,F)"""
+def add_product(x, w, y, w_t=False):
+    """y += x w, in place, some rows at a time: what is added stays in cache. (N,r), (r,F), (N,F)
+
+    With w_t it is the transpose of w.
+    """
+    w = w.T if w_t else w
     for r in row_blocks(y):
         y[r] += x[r] @ w
     return y

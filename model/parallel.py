@@ -13,7 +13,7 @@ import contextlib
 import sys
 
 from model import cores                     # before numpy
-from model import device
+from model import device_training
 from model import fast
 from model import lora, operations
 from model import ranks
@@ -46,9 +46,9 @@ def worker(params, cfg, recompute, grads, arena):
 
 
 def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
-    """What computes a step's gradients: device.Training on a GPU, else Gradients on all cores."""
+    """What computes a step's gradients: Training on a GPU, else Gradients on all cores."""
     if gpu:
-        return device.Training(
+        return device_training.Training(
             params, optimizer, cfg, micro_batch, recompute, gpu.bf16, parts, gpu.cards)
     work = Gradients(params, cfg, recompute, parts.here)
     parts.params = work.weights                     # they have moved, see Gradients
@@ -66,7 +66,7 @@ class Gradients:
     """
 
     def __init__(self, params, cfg, recompute=False, here=ranks.ALONE):
-        self.params, self.arena, self.added = params, cores.Arena(), False
+        self.params, self.cfg, self.arena, self.added = params, cfg, cores.Arena(), False
         self.pool = contextlib.ExitStack()
         learned = lora.learned(params)
         self.sum = zero.InARow(learned, here.memory)
@@ -122,6 +122,27 @@ class Gradients:
         self._add_up(self.flat_of_others[:n - 1])
         self.added = True
         return sum(losses)
+
+    def add_last(self, tokens, last, head):
+        """Add the gradients of a loss of the hidden states (B,C) at one position a row: last (B,)
+
+        head(h, vector) -> (loss, dh, dvector), of all rows; vector is a reward's head (lora.HEAD).
+        Returns the loss.
+        """
+        at = np.arange(len(tokens)), last
+
+        def of_all(y):                          # (B,T,C)
+            loss, dh, dvector = head(y[at], self.params[lora.HEAD])
+            dy = np.zeros_like(y)
+            dy[at] = dh
+            total = self.sum[lora.HEAD]
+            total[...] = total + dvector if self.added else dvector
+            return loss, dy, None
+
+        loss, _ = fast.hidden_and_grads(
+            self.params, self.cfg, tokens, of_all, True, self.sum, self.added, self.arena)
+        self.added = True
+        return loss
 
     def _by_processes(self, shares):
         """The loss, or the error, of each worker. The first is this process."""

@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 
 from model import cores                     # before numpy
-from model import device
+from model import device, device_training
 from model import families
 from model import llama
 from model import fast
@@ -91,7 +91,7 @@ def fit_batch(
     for again in sorted({recompute, True}):
         for rows in range(most, least - 1, -1):
             if gpu:
-                plan = device.memory_plan(cfg, rows, again, gpu.bf16, muon, n_ranks)
+                plan = device_training.memory_plan(cfg, rows, again, gpu.bf16, muon, n_ranks)
             else:
                 plan = memory_plan(cfg, rows, again, n_ranks)
             needed = sum(plan.values())

@@ -147,7 +147,7 @@ class Layers:
             dlow = self.ops.lora_backward(dy, x, A, B, scale, of_adapter, self.add)
         self.ops.linear_backward(dy, x, w, places, self.add)
         if has_adapter:
-            self.ops.add_product(dlow, A.T, out)
+            self.ops.add_product(dlow, A, out, w_t=True)
         return out
 
     def norm(self, x, name, out, plus=None):

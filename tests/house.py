@@ -44,7 +44,9 @@ MOST_FUNCTION_LINES = 60
 MOST_TOKENS = {"gpt.py": 11, "chapter": 10, "room": 12}     # on a line with code
 LEAST_PROSE = 0.25              # of a chapter's lines: comments and docstrings
 LAYOUT = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-ON_A_GPU = {"kernels/__init__.py", "model/device.py"}       # compared by test_kernels, test_device
+ON_A_GPU = {                    # twins that are compared by a test of each room
+    "kernels/__init__.py", "kernels/attention.py", "model/device.py",
+}
 DEFINITIONS = {"model/llama.py", "model/lora.py"}       # as gpt.py is, and nobody's twin
 EVERYWHERE = {"main", "parse_args"}         # names that are no definition with a fast twin
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

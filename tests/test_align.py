@@ -285,10 +285,10 @@ def test_what_replies_earn():
 
 def test_the_reward_is_found_before_training(run):
     """By its name in the table, or as a function; another name is an error at once."""
-    assert align.find_reward("answer") == ("answer", align.reward_answer)
+    assert rollouts.find_reward("answer", align.REWARDS) == ("answer", align.reward_answer)
     assert (
-        align.find_reward(len) == ("len", len)
-        and align.find_reward(functools.partial(len))[0] == "partial"
+        rollouts.find_reward(len, {}) == ("len", len)
+        and rollouts.find_reward(functools.partial(len), {})[0] == "partial"
     )
     with pytest.raises(
         ValueError, match="unknown reward 'brevity': expected one of answer, random, model"

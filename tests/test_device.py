@@ -2,11 +2,9 @@
 CPU that plays GPU where there is none."""
 
 import gc
-import json
 import sys
 import weakref
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,16 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_kernels import bits_of, cp, value_of  # skips where neither a GPU nor g++ is there
 
 import bpe
-from model import cores
-from model import device
+from model import device, device_training
 from model import families
 from model import fast
 from model import llama
 from model import planning
-from model import resume
 import gpt
 import kernels
-from kernels import launching
 from chat import generate
 import train
 
@@ -99,125 +94,6 @@ def test_loss_and_gradients(cfg, bf16, tolerance, recompute, monkeypatch):
     assert nats[0, 1] == 0.0
 
 
-RECIPE = train.Recipe(CFG, steps=5, batch=5, lr=1e-2, warmup=2, clip=0.5)
-OPTIMIZERS = {"AdamW": train.AdamW, "Muon": partial(train.Muon, ratio=2.0)}
-
-
-def pair_of(kind, params):
-    """(parameters, optimizer) twice, of equal copies: one for NumPy, one for the GPU."""
-    for _ in range(2):
-        copy = {k: p.copy() for k, p in params.items()}
-        more = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1}
-        yield copy, OPTIMIZERS[kind](copy, **more)
-
-
-def step_on_cpu(params, optimizer, step, rows, cfg=CFG):
-    """(loss, norm) of a step in NumPy. rows: tokens, targets, weights."""
-    loss, grads = fast.loss_and_grads(params, cfg, *rows)
-    norm, _, _ = train.update(optimizer, grads, loss, step, RECIPE)
-    return loss, norm
-
-
-def step_on_gpu(training, step, rows):
-    """The same on the GPU, in micro-batches of three rows and two."""
-    training.clear()
-    for some in (slice(0, 3), slice(3, 5)):
-        training.add(*(a[some] for a in rows))
-    return training.update(train.learning_rate(step, RECIPE), RECIPE.clip)
-
-
-def arrays_of(params, optimizer):
-    """{name: copy} of all that training changes. A bias of the keys is left out: it moves all
-    scores of a query alike, so its gradient is rounding, and AdamW's step its sign."""
-    arrays = {}
-    for name, a in resume.checkpoint_arrays(params, optimizer).items():
-        keys = slice(CFG.n_embd, 2 * CFG.n_embd) if name.endswith("c_attn.bias") else slice(0)
-        if "attn.k.bias" not in name:
-            arrays[name] = np.delete(a, keys, axis=0)
-    return arrays
-
-
-def five_rows(factor=1.0):
-    """A batch with so many times the weights of a mean."""
-    tokens, targets, _ = batch(5, CFG.n_positions)
-    return tokens, targets, np.where(targets < 0, 0.0, factor / targets.size)
-
-
-TRAINED = [(name, kind, bf16) for name in ("GPT-2", "Qwen 3") for kind in OPTIMIZERS
-           for bf16 in (False, True)]
-TRAINED += [("Llama", "AdamW", False), ("Llama", "Muon", True), ("Qwen 2", "AdamW", True)]
-
-
-@pytest.mark.parametrize("name, kind, bf16", TRAINED)
-def test_training_equals_numpy(name, kind, bf16):
-    """Five steps of unequal micro-batches, the last three from the recorded graph. The second is
-    not clipped, and before the last there is one that must be skipped. What each parameter moved by
-    is compared, not what it is."""
-    cfg, tolerance = MODELS[name], 0.3 if bf16 else 1e-3
-    start = model(cfg, bf16)
-    (params, ours), (there, theirs) = pair_of(kind, start)
-    gpu = device.Training(there, theirs, cfg, rows=3, bf16=bf16)
-    begin = arrays_of(there, theirs)
-    for step in range(RECIPE.steps):
-        if step == 4:
-            gpu.download()
-            before = arrays_of(there, theirs)
-            _, norm = step_on_gpu(gpu, step, five_rows(np.inf))
-            gpu.download()
-            after = arrays_of(there, theirs)
-            assert not np.isfinite(norm) and theirs.t == 4
-            assert all(np.array_equal(after[name], a) for name, a in before.items())
-        rows = five_rows(0.05 if step == 1 else 1.0)
-        loss, norm = step_on_cpu(params, ours, step, rows, cfg)
-        got = step_on_gpu(gpu, step, rows)
-        np.testing.assert_allclose(got, (loss, norm), rtol=3e-2 if bf16 else 1e-4)
-        assert (norm < RECIPE.clip) == (step == 1)
-    gpu.download()
-    assert theirs.t == 5
-    got = arrays_of(there, theirs)
-    for name, want in arrays_of(params, ours).items():
-        error = np.linalg.norm(got[name] - want) / np.linalg.norm(want - begin[name])
-        assert error < tolerance, f"{name}: off by {error:.1e} of what it moved"
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_training_goes_on_on_another_device(kind):
-    """Two steps on a GPU, one in NumPy, and one on a GPU again equal four in NumPy."""
-    (params, ours), (there, theirs) = pair_of(kind, model())
-    begin = arrays_of(there, theirs)
-    for step in range(4):
-        rows = five_rows()
-        step_on_cpu(params, ours, step, rows)
-        if step == 2:
-            gpu.download()
-            step_on_cpu(there, theirs, step, rows)
-            continue
-        if step in (0, 3):
-            gpu = device.Training(there, theirs, CFG, rows=3, bf16=False)
-        step_on_gpu(gpu, step, rows)
-    gpu.close()
-    got = arrays_of(there, theirs)
-    for name, want in arrays_of(params, ours).items():
-        error = np.linalg.norm(got[name] - want) / np.linalg.norm(want - begin[name])
-        assert error < 1e-3, f"{name}: off by {error:.1e} of what it moved"
-
-
-def test_what_is_computed_again_is_the_same_to_the_bit(cfg):
-    """Also when it is replayed from a recorded graph."""
-    moved, rows = [], five_rows()
-    for recompute in (False, True):
-        params = families.of(cfg).init(cfg, 0)
-        training = device.Training(params, train.AdamW(params), cfg, 2, recompute, False)
-        for _ in range(3):
-            training.clear()
-            training.add(*(a[:2] for a in rows))
-            training.update(1e-2, 1.0)
-        training.close()
-        moved.append(params)
-    for name, p in moved[0].items():
-        np.testing.assert_array_equal(p, moved[1][name], err_msg=name)
-
-
 @pytest.mark.parametrize(
     "bf16, tolerance, backend",
     [(False, 1e-4, "cublasLt"), (True, 0.04, "cublasLt"), (False, 1e-4, "gemmEx")],
@@ -251,61 +127,6 @@ def test_decode(cfg, bf16, tolerance, backend, monkeypatch, capsys):
     close(both[1], both[0], tolerance, "two more, all logits")
     np.testing.assert_array_equal(caches[0].length, caches[1].length)
     assert ("not recorded as a CUDA graph" in capsys.readouterr().err) == (backend == "gemmEx")
-
-
-def run(tmp_path, name, gpu, steps=4, save_every=250, muon=0.0, cfg=CFG):
-    text = np.random.default_rng(2).integers(0, cfg.vocab_size, 4000).astype(np.uint16)
-    recipe = train.Recipe(
-        cfg,
-        steps=steps,
-        batch=4,
-        lr=1e-2,
-        min_lr=1e-3,
-        warmup=2,
-        muon=muon,
-        eval_every=2,
-        save_every=save_every,
-    )
-    train.train(
-        recipe, None, [text[:3000]], [text[3000:3100]], tmp_path / name, micro_batch=2, gpu=gpu
-    )
-    return [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("of, muon", [("GPT-2", 0.0), ("GPT-2", 5.0), ("Qwen 3", 5.0)])
-def test_train_on_a_gpu(tmp_path, of, muon, capsys):
-    gpu, cfg = device.connect("float32"), MODELS[of]
-    ours = run(tmp_path, "cpu", None, muon=muon, cfg=cfg)
-    theirs = run(tmp_path, "gpu", gpu, muon=muon, cfg=cfg)
-    assert (", Muon " in capsys.readouterr().err) == bool(muon)         # in the plan of memory
-    for a, b in zip(ours, theirs):
-        for what in {"loss_nats", "grad_norm", "val_loss_nats"} & a.keys():
-            assert a[what] == pytest.approx(b[what], rel=1e-4), (a["step"], what)
-    kept = resume.kept_settings(tmp_path / "gpu", {}, ("device",))
-    assert kept == {"device": f"{gpu.name}, float32"}
-    params = gpt.load(tmp_path / "gpu")[0]
-    for name in ("wte.weight", families.head_name(cfg)):        # without what pads them
-        assert params[name].shape == (cfg.vocab_size, cfg.n_embd)
-    with pytest.raises(ValueError, match="device: checkpoint .*float32.*now .*bf16"):
-        run(tmp_path, "gpu", device.connect(), muon=muon, cfg=cfg)
-
-
-@pytest.mark.parametrize("muon", [0.0, 5.0])
-def test_a_run_on_a_gpu_resumes_to_the_same_bits(tmp_path, monkeypatch, muon):
-    gpu, save = device.connect(), resume.Stage.save_checkpoint
-    run(tmp_path, "whole", gpu, muon=muon)
-
-    def save_and_die(*args):
-        save(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(resume.Stage, "save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, "killed", gpu, save_every=3, muon=muon)
-    monkeypatch.undo()
-    run(tmp_path, "killed", gpu, save_every=3, muon=muon)
-    whole, resumed = (gpt.load(tmp_path / name)[0] for name in ("whole", "killed"))
-    assert all(np.array_equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_what_is_missing_is_said(monkeypatch, capsys):
@@ -369,34 +190,13 @@ def test_what_is_missing_is_said(monkeypatch, capsys):
         train.main(["--dtype", "bf16"])
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_plan_is_what_is_taken(cfg, kind):
-    cfg = replace(cfg, vocab_size=300)
-    plan = device.memory_plan(cfg, 3, bf16=True, has_muon=kind == "Muon")
-    params = families.of(cfg).init(cfg, 0)
-    gpu = device.Training(params, OPTIMIZERS[kind](params), cfg, 3)
-    of_adamw = [*gpu.masters, gpu.m, gpu.v, gpu.weights, gpu.flat, gpu.arena.memory]
-    of_muon = 0
-    if kind == "Muon":
-        of_muon = gpu.mean.nbytes
-        for a in gpu.in_rounds.values():
-            of_muon += cores.padded(a.shape, a.dtype.itemsize)
-    taken = sum(a.nbytes for a in of_adamw) + of_muon
-    assert taken == sum(plan.values()) - plan["scratch"]
-    assert of_muon == plan.get("Muon", 0)
-    launching._memory["scratch"] = None
-    gpu.add(*RNG.integers(0, 300, (2, 3, cfg.n_positions)), np.full((3, cfg.n_positions), 1e-2))
-    gpu.update(1e-3, 1.0)
-    assert launching._memory["scratch"].nbytes <= plan["scratch"] - (32 << 20)
-
-
 def test_memory_comes_back_with_the_last_reference():
     """Not with some later round of the garbage collector: the next model may need it first."""
     params, tokens = model(), RNG.integers(0, CFG.vocab_size, (1, 3))
     gc.collect()
     gc.disable()
     try:
-        training = device.Training(params, train.AdamW(params), CFG, 1)
+        training = device_training.Training(params, train.AdamW(params), CFG, 1)
         training.add(*batch(1, CFG.n_positions))
         training.update(1e-3, 1.0)
         there = device.upload(params, CFG, False)
@@ -479,7 +279,7 @@ def wrong_batches():
 @pytest.mark.parametrize("what, tokens, targets, weights", list(wrong_batches()))
 def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
     params = gpt.init(CFG, 0)
-    training = device.Training(
+    training = device_training.Training(
         {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 3, bf16=False
     )
     there = device.upload(params, CFG, False)
@@ -499,7 +299,7 @@ def test_what_a_gpu_would_not_notice_is_refused(what, tokens, targets, weights):
 
 def test_rows_that_do_not_fit_are_refused():
     params, batches = gpt.init(CFG, 0), [batch(*shape) for shape in ((4, 20), (3, 19), (3, 20))]
-    training = device.Training(params, train.AdamW(params), CFG, 3, bf16=False)
+    training = device_training.Training(params, train.AdamW(params), CFG, 3, bf16=False)
     for tokens, targets, weights in batches[:2]:
         with pytest.raises(ValueError, match=r"tokens: \(\d, \d+\), expected 1 to 3 rows of 20"):
             training.add(tokens, targets, weights)
@@ -511,7 +311,8 @@ def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"wpe.weight: \(20, 32\), expected \(19, 32\)"):
         device.upload(params, replace(CFG, n_positions=19), False)
     with pytest.raises(ValueError, match=r"wte.weight: \(37, 32\), expected \(36, 32\)"):
-        device.Training(params, train.AdamW(params), replace(CFG, vocab_size=36), 3, bf16=False)
+        other = replace(CFG, vocab_size=36)
+        device_training.Training(params, train.AdamW(params), other, 3, bf16=False)
 
 
 def test_decoding_keeps_to_its_cache():
@@ -542,7 +343,7 @@ def test_a_target_that_is_ignored_has_no_weight():
     params, (tokens, targets, weights) = model(), batch(2, CFG.n_positions)
     assert targets[0, 1] == -1
     want, grads = fast.loss_and_grads(params, CFG, tokens, targets, weights)
-    training = device.Training(
+    training = device_training.Training(
         {k: p.copy() for k, p in params.items()}, train.AdamW(params), CFG, 2, bf16=False
     )
     training.add(tokens, targets, weights)

@@ -33,7 +33,7 @@ def test_the_gradient_of_a_reward_model(monkeypatch):
         grads.clear()
         for part in parts:
             judges.add_gradient(
-                SimpleNamespace(gradients=grads), params, CFG, rows[part], squares_of(part)
+                SimpleNamespace(gradients=grads), rows[part], squares_of(part)
             )
 
     def loss():
@@ -93,7 +93,7 @@ def test_a_judge_of_the_other_family(name, tmp_path):
     double = {**random_params(cfg), "score.weight": RNG.standard_normal(8)}
     grads = parallel.Gradients(double, cfg)
     rows = [[1, 2, 3], [4, 5]]
-    judges.add_gradient(SimpleNamespace(gradients=grads), double, cfg, rows,
+    judges.add_gradient(SimpleNamespace(gradients=grads), rows,
                         lambda rewards: (float(rewards @ rewards), 2 * rewards))
     check_grad(lambda: float(np.sum(judges.raw_rewards(double, cfg, rows) ** 2)),
                {key: (double[key], grads.sum[key]) for key in double if key != "lm_head.weight"},
@@ -112,12 +112,12 @@ def test_the_gradient_of_a_reward_model_with_an_adapter(name, n_threads, monkeyp
         if key != lora.SCALE:
             p += 0.1 * RNG.standard_normal(p.shape)
     rows = [RNG.integers(0, cfg.vocab_size, n).tolist() for n in (5, 3, 6, 1, 4)]
-    grads = SimpleNamespace(sum={}, added=False, arena=cores.Arena())
-    grads.sum = {key: np.full_like(p, 9.0) for key, p in lora.learned(params).items()}
+    grads = parallel.Gradients(params, cfg)
+    grads.flat[...] = 9.0
     for _ in range(2):
-        grads.added = False
+        grads.clear()
         for part in rows[:3], rows[3:]:
-            judges.add_gradient(SimpleNamespace(gradients=grads), params, cfg, part,
+            judges.add_gradient(SimpleNamespace(gradients=grads), part,
                                 lambda rewards: (float(rewards @ rewards), 2 * rewards))
     rewards = judges.raw_rewards(params, cfg, rows)
     merged = judges.raw_rewards(lora.in_memory(params), cfg, rows)

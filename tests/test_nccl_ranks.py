@@ -14,7 +14,7 @@ from conftest import ROOT
 from test_kernels import ON_GPU, cp
 from test_resume import assert_same_files, log_of
 
-from model import device, nccl_ranks, planning, ranks
+from model import device, device_training, nccl_ranks, planning, ranks
 import gpt
 import kernels
 from kernels import launching
@@ -260,8 +260,8 @@ def test_the_plan_of_a_rank_is_what_it_takes(has_muon):
     params, N = gpt.init(cfg, 0), 3
     optimizer = train.Muon(params, ratio=1.0) if has_muon else train.AdamW(params)
     cards = SimpleNamespace(rank=1, size=N, cp=cp, kernels=kernels)
-    gpu = device.Training(params, optimizer, cfg, 3, cards=cards)
-    plan = device.memory_plan(cfg, 3, True, True, has_muon, N)
+    gpu = device_training.Training(params, optimizer, cfg, 3, cards=cards)
+    plan = device_training.memory_plan(cfg, 3, True, True, has_muon, N)
     taken = {
         "parameters": [gpu.weights, *gpu.masters],
         "gradients": [gpu.flat],
@@ -270,7 +270,7 @@ def test_the_plan_of_a_rank_is_what_it_takes(has_muon):
     }
     for what, arrays in taken.items():
         assert plan[what] == sum(a.nbytes for a in arrays), what
-    whole = device.memory_plan(cfg, 3, True, True, has_muon)
+    whole = device_training.memory_plan(cfg, 3, True, True, has_muon)
     assert plan["AdamW"] == pytest.approx(whole["AdamW"] / N, rel=0.05)
     if has_muon:
         saved = whole["Muon"] - plan["Muon"]
@@ -285,6 +285,6 @@ def layout_bytes(cfg):
 
 def test_more_rows_fit_where_the_optimizer_is_divided():
     cfg, gpu = gpt.PRESETS["gpt2"], SimpleNamespace(bf16=True)
-    budget = sum(device.memory_plan(cfg, 4).values())
+    budget = sum(device_training.memory_plan(cfg, 4).values())
     assert planning.fit_batch(cfg, 64, budget, gpu=gpu)[0] == 4
     assert planning.fit_batch(cfg, 64, budget, gpu=gpu, n_ranks=8)[0] > 4

@@ -22,7 +22,7 @@ from conftest import ROOT
 DRAWING = ("--temperature --top-k --top-p --min-p --seed --max-tokens --repetition-penalty "
            "--presence-penalty --frequency-penalty --stop")
 TRAINING = ("--run --data --start --out --steps --lr --batch --seed --on-mismatch --chat-format "
-            "--ranks")
+            "--ranks --device")
 # device.chosen refuses --dtype without --device cuda, for all scripts (tests/test_device.py).
 DEVICE = "--device --dtype"
 FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords --public-suffixes "
@@ -30,11 +30,12 @@ FILTERING = ("--workers --dump --blocklist --hard-words --soft-words --subwords 
              "--no-rights --task --phase --slurm")
 REINFORCING = ("--run --tasks --held-out --start --out --steps --lr --batch --replay --prompts "
                "--group --max-tokens --baseline --normaliser --leash --reward --seed "
-               "--on-mismatch --chat-format --ranks")
+               "--on-mismatch --chat-format --ranks --device")
 TASKS = "--task --phase --slurm"
 ADAPTER = "--lora-rank --adapter"
 COMMANDS = {
     "align.py sft": f"{TRAINING} --replay {ADAPTER}",
+    "align.py sft --device cuda": f"{TRAINING} --replay {ADAPTER} --dtype",
     "align.py sft --lora-rank 8": f"{TRAINING} --replay --lora-rank --lora-alpha --dtype",
     "align.py sft --adapter x": f"{TRAINING} --replay --adapter --dtype",
     "align.py rl": f"{REINFORCING} {ADAPTER}",

@@ -142,7 +142,8 @@ def test_the_gradient_of_a_rollout(leash, monkeypatch):
         return ((-advantage[:, None] * log_p + leash / 2 * d * d) * rows[2]).sum() / rows[2].sum()
 
     grads = parallel.Gradients(params, CFG)
-    _, info = align.add_replies(grads, (params, CFG, None), recipe, rollout, advantage, reference)
+    learner = SimpleNamespace(model=(params, CFG, None), engine=fast, add=grads.add)
+    _, info = align.add_replies(learner, recipe, rollout, advantage, reference)
     check_grad(asked, {k: (params[k], grads.sum[k]) for k in params}, n=2)
     distance = ((align.log_probabilities(params, CFG, *rows) - log_p_reference) * rows[2]).sum() / 4
     assert info == ({"kl_nats": pytest.approx(distance)} if leash else {})

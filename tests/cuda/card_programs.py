@@ -26,7 +26,7 @@ else:
     cp.cuda.nccl = nccl_cpu
     sys.modules.update({"cupy": cp, "cupy.cuda": cp.cuda})
 
-from model import device, joining, nccl_ranks  # noqa: E402
+from model import device, device_training, joining, nccl_ranks  # noqa: E402
 import gpt  # noqa: E402
 import numpy as np  # noqa: E402
 import train  # noqa: E402
@@ -81,7 +81,7 @@ def training(here, argument):
         CFG, steps=wanted["steps"], batch=wanted["batch"], lr=1e-2, min_lr=1e-3, warmup=2,
         save_every=3, eval_every=4, muon=wanted["muon"])
     gpu = device.connect(wanted["dtype"]) if wanted["device"] == "cuda" else None
-    update = device.Training.update
+    update = device_training.Training.update
 
     def counted(work, *arguments):
         if wanted["die"] == [here.rank, work.optimizer.t]:
@@ -95,7 +95,7 @@ def training(here, argument):
             steps.append(CALLS[n:])
 
     steps = []
-    device.Training.update = counted
+    device_training.Training.update = counted
     train.train(recipe, None, SHARDS[:1], SHARDS[1:], wanted["folder"], gpu=gpu, micro_batch=2)
     return here.all_objects(steps)
 

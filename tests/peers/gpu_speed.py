@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "peers")]
 
-from model import device, planning  # noqa: E402  before numpy
+from model import device, device_training, planning  # noqa: E402  before numpy
 import golden  # noqa: E402
 import gpt  # noqa: E402
 import kernels  # noqa: E402
@@ -344,7 +344,7 @@ def beside_autograd():
 def ours_training(batch, steps=12):
     """(tokens a second, loss) of our training step."""
     params = gpt.init(CFG, 0)
-    work = device.Training(params, train.AdamW(params), CFG, batch)
+    work = device_training.Training(params, train.AdamW(params), CFG, batch)
     tokens, targets = np.random.default_rng(0).integers(0, CFG.vocab_size, (2, batch, T))
     weights, losses = np.full((batch, T), 1.0 / (batch * T)), []
 

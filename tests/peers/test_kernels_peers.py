@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpt
+from model import llama
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "cuda"))
 import cupy_cpu as cp  # noqa: E402
@@ -119,7 +122,10 @@ def run(*words, **environment):
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("file", ["test_kernels.py", "test_kernels_llama.py", "test_device.py"])
+@pytest.mark.parametrize("file", [
+    "test_kernels.py", "test_kernels_llama.py", "test_attention.py", "test_draw.py",
+    "test_device.py", "test_device_training.py", "test_device_tuning.py",
+])
 def test_the_compilers_output_passes(file, the_compilers_output):
     """Not on a GPU: CuPy cannot be imported."""
     program = ("import sys; sys.modules['cupy'] = None; import pytest; "
@@ -143,6 +149,48 @@ def test_memory_is_used_well():
     for name, line in table.items():
         if name not in ("embedding_backward_v2", "rotary"):
             assert float(re.search(r"([\d.]+)%", line)[1]) > 95, line
+
+
+FAMILIES = {
+    "GPT-2": lambda n_vocab: gpt.Config(n_vocab, 40, 16, 1, 2),
+    "Llama": lambda n_vocab: llama.Config(n_vocab, 40, 16, 1, 2, 1, 8, 24, qk_norm=True),
+}
+TWENTY_STEPS = {
+    "sft": "sft --steps 20 --batch 3 --replay 1",
+    "reward": "reward --start base --steps 20 --batch 2",
+    "dpo": "dpo --start base --steps 20 --batch 2 --lr 0.001",
+    "rl": "rl --start base --reward random --steps 20 --prompts 2 --group 3 --max-tokens 5 "
+          "--batch 2 --leash 0.1 --lr 0.001",
+}
+
+
+@pytest.mark.skipif(cp.MISSING is not None, reason=f"needs {cp.MISSING}")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stage", TWENTY_STEPS)
+def test_twenty_steps_of_a_stage(family, stage, tmp_path, monkeypatch):
+    """In float32 a GPU's losses are the CPU's to 1e-4, and its replies have the same tokens. In
+    bfloat16 they are printed side by side."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import test_places as t
+
+    found, roll_out = [], t.align.roll_out
+
+    def roll_out_and_keep(*args):
+        rollout = roll_out(*args)
+        found.append([reply.ids for reply in rollout.replies])
+        return rollout
+
+    monkeypatch.setattr(t.align, "roll_out", roll_out_and_keep)
+    t.write_run(tmp_path, FAMILIES[family](t.TOK.n_vocab))
+    words = TWENTY_STEPS[stage]
+    ours = t.learn(tmp_path, words, "cpu")
+    theirs = t.learn(tmp_path, words, "gpu", *t.ON_A_GPU)
+    t.check_same(ours, theirs)
+    assert len(ours) == 20 and found[:20] == found[20:]
+    narrow = t.learn(tmp_path, words, "bf16", "--device", "cuda")
+    print(f"\n{family} {stage}, losses of the CPU, of float32 and of bfloat16 on a GPU:")
+    for rows in zip(ours, theirs, narrow):
+        print("  ".join(f"{row['loss_nats']:9.5f}" for row in rows))
 
 
 # A package named kernels that has every name transformers could ask for.
