@@ -87,25 +87,38 @@ function bracketed(part, sign, i, most) {
 }
 
 // The parts of a sum or a maximum that are written: all, or the largest and one for the rest.
-function shortened({ sign, parts }, most) {
+function shortened(expression, most) {
+  const { sign, parts } = expression;
   if (parts.length <= most || sign && sign !== "+") return parts;
-  const largest = bySize(parts, sign === "+").slice(0, most - 1);
+  const largest = bySize(expression).slice(0, most - 1);
   if (sign !== "+") return largest;
   const chosen = new Set(largest);
   const rest = parts.reduce((sum, part) => chosen.has(part) ? sum : sum + valueOf(part), 0);
   return [...parts.filter(part => chosen.has(part)), rest];
 }
 
-// Parts by value, the largest first; by absolute value, if asked for.
-function bySize(parts, isAbsolute) {
-  const size = part => isAbsolute ? Math.abs(valueOf(part)) : valueOf(part);
-  return [...parts].sort((a, b) => size(b) - size(a));
+// The parts of a sum by absolute value, or of a maximum by value, the largest first.
+function bySize(expression) {
+  const size = part => expression.sign ? Math.abs(valueOf(part)) : valueOf(part);
+  expression.ranked ??= expression.parts.map(part => [size(part), part])
+    .sort(([a], [b]) => b - a).map(([, part]) => part);
+  return expression.ranked;
 }
 
 // The numbers of grids in an expression, in order: [{ grid, index }].
 function numbersIn(expression) {
   if (typeof expression === "number") return [];
   return expression.grid ? [expression] : expression.parts.flatMap(numbersIn);
+}
+
+// The numbers in an expression by their grids: a Map of grids to lists of indices.
+function indicesByGrid(expression) {
+  const found = new Map();
+  for (const { grid, index } of numbersIn(expression)) {
+    if (!found.has(grid)) found.set(grid, []);
+    found.get(grid).push(index);
+  }
+  return found;
 }
 
 // The longest sum or maximum in an expression; null if none has more than two parts.

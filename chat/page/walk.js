@@ -269,10 +269,7 @@ function select(grid, index, { scroll = true, focus = true, isBack = false } = {
 function mark(entry, index, tree) {
   for (const box of document.querySelectorAll("#walk .box")) box.remove();
   for (const lit of document.querySelectorAll("#walk .lit")) lit.classList.remove("lit");
-  const byGrid = new Map();
-  for (const { grid, index } of tree === null ? [] : numbersIn(tree))
-    byGrid.set(grid, [...byGrid.get(grid) ?? [], index]);
-  for (const [grid, indices] of byGrid) {
+  for (const [grid, indices] of tree === null ? [] : indicesByGrid(tree)) {
     const from = walk.figures.get(grid.id);
     from.figure.classList.add("lit");
     for (const box of from.sheet.boxesOf(indices)) addBox(from, box, "from");

@@ -132,16 +132,13 @@ function rowsOf(tree) {
   const sum = longestSum(tree);
   if (!sum) return numbersIn(tree);
   const inSum = new Set(numbersIn(sum));
-  return [...bySize(sum.parts, sum.sign === "+"), ...numbersIn(tree).filter(e => !inSum.has(e))];
+  return [...bySize(sum), ...numbersIn(tree).filter(e => !inSum.has(e))];
 }
 
 function madeOf(tree) {
   if (tree.grid) return [make("p", {}, "the same number as ", goTo(tree.grid, tree.index))];
-  const groups = new Map();
-  for (const { grid, index } of numbersIn(tree))
-    groups.set(grid, [...groups.get(grid) ?? [], index]);
   const from = make("p", { className: "from" }, "made of ");
-  for (const [grid, indices] of groups) {
+  for (const [grid, indices] of indicesByGrid(tree)) {
     const amount = new Set(indices).size, name = nameOf(grid, indices[0]).replace(/\[.*/, "");
     from.append(goTo(grid, indices[0], amount > 1 ? `${amount} of ${name}` : name), " ");
   }

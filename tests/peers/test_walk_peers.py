@@ -303,7 +303,11 @@ def tasks_ms(events):
     """The CPU milliseconds of each task of the page's main thread."""
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     main = {thread for thread, name in names.items() if name == "CrRendererMain"}
-    tasks = [e for e in events if e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in main]
+    tasks = []
+    for event in events:
+        is_task = event["name"] == "ThreadControllerImpl::RunTask"
+        if is_task and (event["pid"], event["tid"]) in main:
+            tasks.append(event)
     return [e.get("tdur", 0) / 1000 for e in tasks]
 
 
