@@ -195,7 +195,7 @@ def gelu_forward(x):
 
 
 def gelu_backward(dy, cache):
-    """dx = dy * dy/dx, of y = x (1 + t) / 2 and t = tanh(k (x + c x^3)): (B,T,F) -> (B,T,F)"""
+    """dx = dy * dy/dx for y = x (1 + t) / 2, t = tanh(k (x + c x^3)): (B,T,F) -> (B,T,F)"""
     x, t = cache
     # forward was: t = tanh(k (x + c x^3)), and tanh' = 1 - tanh^2
     dt_dx = (1.0 - t * t) * GELU_K * (1.0 + 3.0 * GELU_C * x * x)
@@ -231,7 +231,7 @@ def attention_forward(q, k, v, visible):
 
 
 def attention_backward(do, cache):
-    """Of o = p v, p = softmax(s) = exp(s - lse), s = q k^T / sqrt(HS): (B,NH,T,HS) -> dq, dk, dv"""
+    """Derivatives of o = p v, p = exp(s - lse), s = q k^T / sqrt(HS): (B,NH,T,HS) -> dq, dk, dv"""
     q, k, v, visible, o, lse = cache
     s = attention_scores(q, k, visible)
     p = np.exp(s - lse)
@@ -271,7 +271,7 @@ def cross_entropy_forward(logits, targets):
 
 
 def cross_entropy_backward(weights, cache):
-    """Of sum(weights * nll), nll = -log softmax(logits)[target], by the logits: (B,T) -> (B,T,V)"""
+    """The derivative of sum(weights * nll) by the logits, with nll as above: (B,T) -> (B,T,V)"""
     log_p, targets = cache
     # forward was: nll = -log softmax(z)[target], so d nll / dz = softmax(z) - onehot(target)
     dz = np.exp(log_p)

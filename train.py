@@ -209,9 +209,9 @@ def clip_scale(norm, limit):
 # ----------------------------------------------------------------------------------- learning rate
 
 def learning_rate(step, recipe):
-    """A step's rate: a linear warm-up to lr, then half a cosine down to min_lr.
+    """(step, recipe) -> rate: a linear warm-up to lr, then half a cosine down to min_lr.
 
-    Steps count from 0. Step 0 has lr / warmup, steps warmup - 1 and warmup have lr -> float.
+    Steps count from 0. Step 0 has lr / warmup, steps warmup - 1 and warmup have lr.
     The warm-up is for AdamW (below), which divides a mean of gradients by the root of a mean of
     their squares. After one gradient the two are equal but for the sign, so the very first step
     moves every weight by the whole learning rate, in a direction that is mostly noise. The step

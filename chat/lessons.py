@@ -8,13 +8,14 @@ import itertools
 import operator
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 from chat import chats, formats         # before numpy
 import numpy as np
 
 from chat.template import Unusable
-from run import command
+from run import command, progress
 
 
 def fitting(paths, what, n_read, found, most, notes=None):
@@ -58,6 +59,15 @@ def rows_of(messages, format, where, notes):
     return rows
 
 
+def with_progress(path, found):
+    """What is found in a file. Of .jsonl it is known how much there is, so a line tells the rest."""
+    if Path(path).suffix != ".jsonl" or not Path(path).is_file():
+        return found
+    with open(path, "rb") as file:
+        n_lines = sum(1 for _ in file)
+    return progress.each(found, f"{path}: conversations", n_lines)
+
+
 def conversations(paths, tokenizer, n_positions, but_not=()):
     """[(ids, mask)] of files in any schema of chat/chats.py.
 
@@ -66,7 +76,7 @@ def conversations(paths, tokenizer, n_positions, but_not=()):
     format = formats.of(tokenizer)
     found, n_read, notes = [], 0, Counter()
     for path in paths:
-        for where, messages, kind in chats.conversations(path, notes):
+        for where, messages, kind in with_progress(path, chats.conversations(path, notes)):
             if kind is not None and kind in but_not:
                 continue
             rows = rows_of(messages, format, where, notes)

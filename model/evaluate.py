@@ -187,7 +187,9 @@ def hellaswag(params, cfg, tokenizer, path, most=None, engine=fast):
     its tokens, which does not favour short endings. A context that is too long loses its beginning.
     """
     right, n, n_cut = np.zeros(2), 0, 0
-    for n, (line, row) in enumerate(disk.read_jsonl(path), 1):
+    questions = disk.read_jsonl(path)[:most]
+    work = progress.Work("questions", len(questions))
+    for n, (line, row) in enumerate(questions, 1):
         context, endings, label = read_question(row, tokenizer, f"{path}:{line}")
         longest = max(map(len, endings))
         if longest > cfg.n_positions:
@@ -199,10 +201,8 @@ def hellaswag(params, cfg, tokenizer, path, most=None, engine=fast):
         nats = engine.token_losses(params, cfg, tokens, targets).sum(1)
         means = nats / [len(ending) for ending in endings]
         right += nats.argmin() == label, means.argmin() == label
-        progress.show(f"{n} examples, {right[0] / n:.4f}, {right[1] / n:.4f} by mean")
-        if n == most:
-            break
-    print(file=sys.stderr)
+        work.at(n, more=f", {right[0] / n:.4f} right, {right[1] / n:.4f} by mean")
+    work.end()
     if n_cut:
         print(f"{path}: {n_cut} of {n} contexts lost their beginning", file=sys.stderr)
     return *(right / n), n

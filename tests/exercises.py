@@ -261,7 +261,7 @@ def worker(jobs, limit):
     wanted = [{"chapter": exercise.chapter, "name": exercise.name, "path": str(path),
                "tests": exercise.tests.split(), "limit": limit} for exercise, path in jobs]
     words = [sys.executable, str(ROOT / "tests/exercise_checks.py"), json.dumps(wanted)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0,
                                cwd=ROOT, env=environment)
     try:

@@ -3,9 +3,12 @@
 import ast
 import importlib.util
 import re
+import sys
 
+import numpy as np
 import pytest
 
+import exercise_checks
 import exercises
 from conftest import ROOT, run_script
 
@@ -118,6 +121,27 @@ def test_an_error_names_the_line_of_the_exercise(said):
     assert line.strip() == "total = np.exp(s - larges).sum(-1, keepdims=True)"
 
 
+@pytest.mark.parametrize("got, want, said", [
+    ([1, [2.0, 3.0]], (1, [2.0, 3.0]), None),
+    ([1, [2.0, 3.5]], (1, [2.0, 3.0]), "x[1][1] is 3.5, expected 3"),
+    ([[1], [1, 2]], 1.0, "x is [[1], [1, 2]], expected 1.0"),
+    ({"a": None}, {"a": 1}, "x['a'] is None (is a return missing?), expected 1"),
+    ("a", 1.0, "x is 'a', expected 1.0"),
+    (np.float64(2), 2, None),
+    (float("nan"), float("nan"), None),
+    (np.array([1.0, np.inf]), np.array([1.0 + 1e-12, np.inf]), None),
+    (np.array([1e-6, 0.0]), np.array([2e-6, 0.0]), "x[0] is 1e-06, expected 2e-06; 1 of 2 entries "
+     "are wrong: all are 0.5 times what they should be"),
+    (np.array([1, 2]), np.array([1.0, 2.0]), "x has the type int64, expected float64"),
+    (np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(3, 2),
+     "x has the shape (2, 3), which is transposed, expected (3, 2)"),
+    ([1.0], np.ones(1), "x is [1.0], expected an array of (1,)"),
+])
+def test_differences(got, want, said):
+    found = exercise_checks.first_difference(got, want, "x")
+    assert found == said, found
+
+
 # ---------------------------------------------------------------------------------------- the tasks
 
 
@@ -143,8 +167,7 @@ def test_a_file_is_its_chapter_without_some_bodies(chapter, tmp_path):
     spec = importlib.util.spec_from_file_location(f"exercise_{chapter}", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(spec.loader.__dict__, "name", spec.name)
-        patch.setitem(__import__("sys").modules, spec.name, module)     # for dataclasses
+        patch.setitem(sys.modules, spec.name, module)       # dataclasses look for it there
         spec.loader.exec_module(module)
     ours, full = (ast.parse(text) for text in (path.read_text(), CHAPTERS[chapter]))
     names = [e.name for e in exercises.EXERCISES if e.chapter == chapter]
