@@ -1490,7 +1490,7 @@ FAULTS = [
           "",
           "tests/test_walk_page.py::test_packed_weights_come_back_bit_for_bit"),
 
-    # ------------------------------------------------------- chat/page.py, chain.py: the page's data
+    # ------------------------------------------------------ chat/page.py, chain.py: the page's data
     Fault("turns-are-forgotten-too-late", "chat/page.py",
           "        return len(ids) <= context - room\n",
           "        return len(ids) < context\n",
@@ -1510,7 +1510,7 @@ FAULTS = [
     Fault("a-run-without-a-model-is-refused", "chat/chain.py",
           "    if any((run / name).exists() for name in begun):\n        return True\n",
           "",
-          "tests/test_page.py::test_a_run_without_a_model_is_served"),
+          "tests/test_chain.py::test_what_is_a_run"),
     Fault("a-stream-tells-tokens-twice", "chat/api.py",
           'told["token_ids"][self.n_told[i]:]',
           'told["token_ids"]',

@@ -58,6 +58,9 @@ def test_what_is_a_run(tmp_path):
     (tmp_path / ".toyweb.py.lock").touch()
     assert chain.is_run(tmp_path)
     (tmp_path / ".toyweb.py.lock").unlink()
+    (tmp_path / "crawl").mkdir()
+    assert chain.is_run(tmp_path)
+    (tmp_path / "crawl").rmdir()
     (tmp_path / "base/log.jsonl").touch()
     assert chain.is_run(tmp_path)
 

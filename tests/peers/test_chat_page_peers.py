@@ -122,7 +122,7 @@ def test_turns_are_forgotten_early_enough(page, tmp_path):
 
 
 def test_questions_that_do_not_fit_come_back(page, address):
-    page.expected = ["status of 400"]
+    page.expected.append("status of 400")
     page.goto(address)
     ask(page, "goat " * 300)
     wait_for(page, text_of("#chat_error") + ".includes('do not fit')")
@@ -183,6 +183,7 @@ def test_an_edit_loses_nothing(page, address):
     assert page.input_value("#question") == "half a thou"
     action(page, "edit").first.click()
     ask(page, "goat?")
+    assert page.locator("#editing").is_hidden() and page.locator(".later").count() == 0
     idle(page)
     assert questions(page) == ["goat?"] and replies(page).count() == 1
     assert page.input_value("#question") == "half a thou"

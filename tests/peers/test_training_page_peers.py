@@ -94,6 +94,9 @@ def test_training_from_its_first_step(page, tmp_path):
         assert page.inner_text(".dreams p") == "the lamp\n<b>is lit</b>"
         assert "base, step 2" in page.inner_text(".dreams")
         page.wait_for_selector("figure[data-key=val_loss_nats]")        # from the first value on
+        log.write(json.dumps(log_row(3, 4.0, val_loss_nats=4.5, dream="said the goat")) + "\n")
+        wait_for(page, "document.querySelectorAll('.dreams details').length === 2")
+        assert page.locator(".dreams b").all_inner_texts() == ["base, step 2", "base, step 3"]
         log.close()
         gpt.save(tmp_path / "base", gpt.init(CFG, 0), CFG)
         TOK.save(tmp_path / "base/tokenizer.json")
