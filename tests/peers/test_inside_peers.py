@@ -215,6 +215,20 @@ def test_undo_brings_back_what_drawing_dropped(opened):
     assert "press Read" in page.inner_text("#inside_said")
 
 
+def test_undo_brings_back_the_very_text(opened):
+    """Also where its tokens, as a text, would be another one."""
+    page = opened("inside")
+    page.fill("#text", "<|endoftext|>the lamp ")
+    page.click("#read")
+    shown(page, "the lamp ")
+    page.click("#roll")
+    n = len(inside.ids_of(TOK, "the lamp "))
+    wait_for(page, f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
+    page.click("#in_undo")
+    shown(page, "the lamp ")
+    assert page.input_value("#text") == "<|endoftext|>the lamp "
+
+
 def test_special_tokens(opened):
     """Their names are read as one token each, or as letters; bytes are spelled."""
     page = opened("inside")
@@ -271,6 +285,7 @@ def test_by_keyboard(opened):
     assert page.evaluate(focused) == " lamp" == page.locator("#inside_pieces .on").text_content()
     top = page.evaluate("scrollY")
     page.keyboard.press("Space")
+    page.wait_for_timeout(300)              # a browser scrolls smoothly
     assert page.evaluate("scrollY") == top and "lamp" in page.inner_text("#after")
     page.keyboard.press("ArrowLeft")
     assert "the" in page.inner_text("#after")
@@ -430,8 +445,8 @@ def test_parts_of_another_text(opened, server):
     page.fill("#other_text", "the lamp")
     wait_for(page, text_of("#other_said") + ".includes('both must have as many')")
     press(page, "layer2")
-    page.wait_for_timeout(200)
-    assert page.locator("#changed").is_hidden()
+    page.wait_for_timeout(300)
+    assert page.locator("#changed").is_hidden() and page.inner_text("#inside_error") == ""
     page.fill("#other_text", "the goat is lit")
     wait_for(page, text_of("#other_said") + ".includes('Both texts have')")
     page.wait_for_selector("#changed:not([hidden])")
@@ -577,6 +592,52 @@ def test_it_goes_on_from_the_very_tokens(opened, server):
     body = {"prompt": "the lamp", "max_tokens": 8, "temperature": 0, "model": "base"}
     [choice] = post(server, "/v1/completions", body)["choices"]
     assert page.input_value("#play_text") == "the lamp" + choice["text"]
+
+
+def prompts_of(page):
+    """A list that gets the prompt of each text that the page has written from now on."""
+    found = []
+
+    def note(request):
+        if request.url.endswith("/v1/completions"):
+            found.append(request.post_data_json["prompt"])
+
+    page.on("request", note)
+    return found
+
+
+def test_it_goes_on_from_what_was_typed(opened):
+    page = opened("playground")
+    prompts = prompts_of(page)
+    page.fill("#play_text", "the lamp")
+    go_on(page, 3)
+    page.focus("#play_text")
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" said")
+    text = page.input_value("#play_text")
+    go_on(page, 3)
+    assert prompts == [inside.ids_of(TOK, "the lamp"), inside.ids_of(TOK, text)]
+    assert page.input_value("#play_text").startswith(text) and text.endswith(" said")
+
+
+def test_it_goes_on_from_where_it_was_stopped(opened, server):
+    """Tokens that a stop string has cut off are no part of the page."""
+    page = opened("playground")
+    prompts = prompts_of(page)
+    body = {"prompt": "the lamp", "max_tokens": 12, "temperature": 0, "model": "base"}
+    [choice] = post(server, "/v1/completions", body)["choices"]
+    written_text = choice["text"].rstrip("\ufffd")
+    ends = written_text[len(written_text) // 2]
+    before = "the lamp" + written_text[:written_text.index(ends)]
+    page.fill("#play_text", "the lamp")
+    page.fill("#play_temperature", "0")
+    page.fill("#play_ends", ends)
+    go_on(page, 12)
+    assert page.input_value("#play_text") == before
+    assert "the page ends here" in page.inner_text("#play_said")
+    page.fill("#play_ends", "")
+    go_on(page, 2)
+    assert prompts[1] == inside.ids_of(TOK, before)
 
 
 def test_settings_of_a_page(opened, server):
