@@ -79,6 +79,12 @@ def connect(dtype=None):
     return SimpleNamespace(name=name, bf16=is_bf16, free_bytes=free_bytes, cards=cards)
 
 
+def available_bytes():
+    """Memory of the GPU that nobody has, and what CuPy keeps of what was given back."""
+    free_bytes, _ = cp.cuda.runtime.memGetInfo()
+    return free_bytes + cp.get_default_memory_pool().free_bytes()
+
+
 def add_arguments(parser):
     """The options --device and --dtype."""
     where = parser.add_argument_group("on what")
@@ -434,8 +440,7 @@ class Cache(pages.PagedCache):
 
     def __init__(self, cfg, batch, n_positions=None, like=None, budget=None):
         if budget is None:
-            free_bytes, _ = cp.cuda.runtime.memGetInfo()
-            budget = free_bytes // 2
+            budget = available_bytes() // 2
         super().__init__(cp, cfg, batch, n_positions, like, budget)
         self.step = None
 

@@ -79,8 +79,7 @@ class Tuning(device_training.Training):
         for name, shape in device.table_shapes(self.cfg, self.cfg.n_positions).items():
             self.kept[name] = cp.empty(shape, np.float32)
             device.fill_table(self.kept[name], self.cfg)
-        free_bytes, _ = cp.cuda.runtime.memGetInfo()
-        self.budget = SHARE * free_bytes
+        self.budget = SHARE * device.available_bytes()
         self.steps, self.loss = {}, 0.0
 
     def clear(self):

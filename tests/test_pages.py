@@ -148,6 +148,16 @@ def test_replies_are_the_same_with_few_pages(name, n_pages, small_pages, monkeyp
     assert bool(set_back) == (n_pages == 7)
 
 
+def test_memory_that_was_given_back_counts(monkeypatch):
+    """Or a cache would be half of what the last one left."""
+    if not hasattr(cp, "POOL"):
+        pytest.skip("a GPU has the memory that it has")
+    a_page = pages.bytes_a_page(CFG, np.float32)
+    monkeypatch.setattr(cp.cuda.runtime, "memGetInfo", lambda: (3 * a_page, 99 * a_page))
+    monkeypatch.setitem(cp.POOL, "free_bytes", 5 * a_page)
+    assert len(device.Cache(CFG, 9).pool.n_rows) == 4
+
+
 def test_a_text_that_no_cache_has_room_for(small_pages, monkeypatch):
     batch = generate.Batch(device.upload(model(), CFG, False), CFG, TOKENIZER, 1, 20, device)
     batch.cache.pool.free = batch.cache.pool.free[:1]

@@ -48,6 +48,8 @@ ATTRIBUTES = {
     "ComputeCapabilityMinor": 0,
 }
 
+POOL = {"free_bytes": 0}        # that CuPy keeps of what was given back
+
 # With LONGHAND_PTX=counts: what each kernel's last launch did. See ptx_counts in ptx_cpu.h.
 COUNTS = {}
 
@@ -153,6 +155,10 @@ def asnumpy(a):
 
 def is_available():
     return True
+
+
+def get_default_memory_pool():
+    return SimpleNamespace(free_bytes=lambda: POOL["free_bytes"])
 
 
 class RawModule:

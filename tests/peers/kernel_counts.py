@@ -119,6 +119,40 @@ def of_llama():
                 yield name + of, counts, 2 * 2 * S * HS
 
 
+def of_tuning():
+    """The counts of what post-training adds: rows of several texts, drawing, pages."""
+    T, S, HS, page = 256, 512, 64, 64
+    lengths = (40, 100, 7, 60, 49)
+    segments = np.repeat(np.arange(1, 6), lengths)[None]
+    texts = cp.asarray(kernels.texts_of(segments))
+    for size in (32, 64, 128):
+        qkv, dqkv = real(1, T, 3 * size), real(1, T, 3 * size)
+        do, o, lse = real(1, T, size), real(1, T, size), floats(1, 1, T, 1)
+        for name, counts, _ in (
+            *counted(lambda: kernels.attention_forward(qkv, 1, (o, lse), texts), 0),
+            *counted(lambda: kernels.attention_backward(do, (qkv, o, lse), 1, dqkv, texts), 0),
+        ):
+            if name != "attention_backward_rows":
+                yield f"{name}/texts", counts, 0
+    z, tokens, logp = real(2, V), cp.empty((2,), np.int32), floats(2)
+    for what, top_k, top_p in (("", 0, 1), ("/top-k", 50, 1), ("/top-p", 0, 0.9)):
+        each = np.array([1, top_k, top_p, 0, 0.5])      # temperature and u too
+        settings = cp.asarray(np.repeat(each[:, None], 2, 1))
+        for name, counts, bytes_ in counted(
+            lambda: kernels.draw(z, settings, tokens, logp, VOCABULARY), 2 * 2 * V
+        ):
+            yield name + what, counts, bytes_
+    last = [cp.asarray(np.array([n], np.int32)) for n in (S - 1, 1)]
+    table = cp.asarray(RNG.permutation(S // page).astype(np.int32)[None])
+    k, v = real(S // page, 1, page, HS), real(S // page, 1, page, HS)
+    qkv = real(1, 1, 3 * HS)
+    for name, counts, _ in counted(
+        lambda: kernels.decode_attention(qkv, k, v, *last, pages=table), 0
+    ):
+        if name == "decode_attention":
+            yield f"{name}/pages", counts, 2 * 2 * S * HS
+
+
 def rows():
     """The counts of all kernels."""
     x, y, n, plus, w, b = (real(*s) for s in ((N, C), (N, C), (N, C), (N, C), (C,), (C,)))
@@ -161,6 +195,7 @@ def rows():
         yield from counted(lambda: kernels.attention_forward(qkv, 1, (o, lse)), 0)
         yield from counted(lambda: kernels.attention_backward(do, (qkv, o, lse), 1, dqkv), 0)
     yield from of_llama()
+    yield from of_tuning()
 
 
 def ratio(part, whole):

@@ -143,7 +143,7 @@ def test_memory_is_used_well():
     table = {line.split()[0]: line for line in printed.splitlines()[1:]}
     for kind in ("forward", "backward_q", "backward_kv"):
         for size in (32, 64, 128):
-            for group in ("", "/3"):
+            for group in ("", "/3", "/texts"):
                 assert table[f"attention_{kind}_{size}{group}"].endswith(" 1.00")
     # One reads an index for every row, the other 32 bytes of a table for each lane, in two parts.
     for name, line in table.items():
