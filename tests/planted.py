@@ -2070,7 +2070,7 @@ FAULTS = [
           "    if used >= n_positions:\n",
           "    if used > n_positions:\n",
           "tests/test_terminal.py::test_a_reply_that_is_cut_says_so"),
-    Fault("turns-are-forgotten-too-late", "chat/terminal.py",
+    Fault("a-terminal-forgets-turns-too-late", "chat/terminal.py",
           "len(prompt) + room <= context",
           "len(prompt) + 1 <= context",
           "tests/test_terminal.py::test_turns_are_forgotten_early_enough_to_leave_room"),

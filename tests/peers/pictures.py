@@ -97,8 +97,10 @@ def rows_of_chain(run):
         ("cut it into tokens", "bpe.py", f"{n_tokens:,} tokens"),
         ("predict the next token", "gpt.py, train.py",
          f"{float(bits):.2f} bits a byte (5-gram: {float(counted):.2f})"),
-        ("imitate conversations", "align.py sft", f"knows {float(known):.0f} % of the well-known facts"),
-        ("reinforce right answers", "align.py rl", f"puzzles right: {float(before):.0f} → {float(after):.0f} %"),
+        ("imitate conversations", "align.py sft",
+         f"knows {float(known):.0f} % of the well-known facts"),
+        ("reinforce right answers", "align.py rl",
+         f"puzzles right: {float(before):.0f} → {float(after):.0f} %"),
         ("write one token after another", "sample.py", "you can talk to it"),
     ]
 
