@@ -204,7 +204,7 @@ def spread(jobs):
     One job runs on each core. Those that an experiment comes AFTER end before it begins.
     """
     free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [None]
-    futures = {}
+    futures, n_cores = {}, len(free)
 
     def pin():                                              # what a thread starts inherits its core
         if free[-1] is not None:
@@ -217,12 +217,12 @@ def spread(jobs):
                 before.result()
         return in_a_process(job)
 
-    with concurrent.futures.ThreadPoolExecutor(len(free), initializer=pin) as pool:
+    with concurrent.futures.ThreadPoolExecutor(n_cores, initializer=pin) as pool:
         try:
             for job in slowest_first(jobs):
                 futures[job] = pool.submit(one, job)
             for job in jobs:
-                wait_for(job, futures, len(free))
+                wait_for(job, futures, n_cores)
                 yield futures[job].result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

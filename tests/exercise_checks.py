@@ -208,6 +208,8 @@ class Watch:
         except (Exception, TooLong) as error:
             if type(error) is not type(refused):
                 self.note(self.lines_of(error), printed)
+            if isinstance(error, TooLong):      # its own traceback may lack the number of a line
+                raise TooLong from None
             raise
         finally:
             self.inside = None
@@ -264,16 +266,30 @@ class Watch:
 
     def lines_of(self, error):
         """An exception, with the line of the exercise file that it comes from."""
-        here = [frame for frame in traceback.extract_tb(error.__traceback__)
-                if frame.filename == self.path]
+        here, step = [], error.__traceback__
+        while step:
+            if step.tb_frame.f_code.co_filename == self.path:
+                here.append((step.tb_frame.f_code.co_name, line_of(step)))
+            step = step.tb_next
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, TooLong):
             what = f"one call computed for more than {self.limit:g} s"
         if not here:
             return [what]
-        frame = here[-1]
-        return [f"{self.path}:{frame.lineno}, in {frame.name}: {what}",
-                f"    {linecache.getline(self.path, frame.lineno).strip()}"]
+        name, line = here[-1]
+        return [f"{self.path}:{line}, in {name}: {what}",
+                f"    {linecache.getline(self.path, line).strip()}"]
+
+
+def line_of(step):
+    """The line of a step of a traceback. A signal may come at an instruction that has none: then
+    that of the last instruction before it."""
+    found = step.tb_frame.f_code.co_firstlineno
+    for begin, _, line in step.tb_frame.f_code.co_lines():
+        if begin > step.tb_lasti:
+            break
+        found = line or found
+    return step.tb_lineno or found
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ WRONG = [
     ("merge", "range(len(parts) - 1)", "range(len(parts) - 2)",
      "parts is [b'ab', b'c', b'd'], expected [b'ab', b'cd']"),
     ("merge", "parts[i:i + 2] = [parts[i] + parts[i + 1]]", "pass",
-     "one call computed for more than 1 s"),
+     ", in merge: one call computed for more than 1 s"),
     ("train", "(-pairs[pair], pair))", "(-pairs[pair], -pair[0]))", "tokens[257] is b'aaa'"),
     ("replace_pair", "i += 1", "i += 2", "after the call, ids is "),
     ("decode", 'errors="replace"', 'errors="ignore"', "the result is 'AB', expected"),
