@@ -42,6 +42,7 @@ function besideEachOther(question) {
     sideBoxes.set(question, box);
   }
   box.replaceChildren(...question.versions.map(turnBox));
+  for (const text of box.querySelectorAll(".text")) text.tabIndex = 0;  // a long one scrolls
   return box;
 }
 
