@@ -12,6 +12,7 @@ const walk = {
   figures: new Map(),                   // {id of a grid: { grid, sheet, figure, frame, canvas }}
   at: null,                             // the number that is chosen: { grid, index }
   past: [],                             // those before it
+  asked: 0,                             // how many texts were asked for: the last one counts
   turn: 0,                              // of what is drawn in the background: the last one counts
 };
 const SLICE_MS = 24;                    // of drawing, between two chances for the browser
@@ -21,10 +22,12 @@ const WIDEST = 660;                     // CSS pixels: a column of another array
 /* ---- from the server, or from the file itself */
 
 async function walkText() {
+  const asked = ++walk.asked;
   $("walk_error").textContent = "";
   try {
-    const asked = { text: $("walk_text").value, model: $("walk_model").value };
-    const found = await ask("/api/walk", asked);
+    const what = { text: $("walk_text").value, model: $("walk_model").value };
+    const found = await ask("/api/walk", what);
+    if (asked !== walk.asked) return;           // another text was asked for meanwhile
     const bytes = Uint8Array.from(atob(found.weights), letter => letter.charCodeAt(0));
     startWalk(modelOf(found, new Float32Array(bytes.buffer)));
   } catch (e) { $("walk_error").textContent = e.message; }
@@ -40,9 +43,12 @@ function beginWalk() {
 
 // The file that chat/walk.py writes has all in it.
 async function walkOfFile() {
+  document.title = "Longhand: Walk";
   const found = JSON.parse($("walk_about").textContent);
   const { textContent, dataset } = $("walk_weights");
-  startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
+  try {
+    startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
+  } catch (e) { $("walk_error").textContent = `This browser cannot show the file: ${e.message}`; }
 }
 
 // Lay out the passes of a model and its text, and choose the first number.
