@@ -122,11 +122,9 @@ function chooseTargets() {
 // The backward pass for the chosen target.
 function layBackward() {
   const { ids } = walk.forward.model, T = ids.length, t = +$("walk_position").value;
-  const targets = ids.map((_, i) => ids[i + 1] ?? 0), weights = ids.map(() => 0);
-  if (t < 0) weights.fill(1 / (T - 1), 0, T - 1);
-  else [targets[t], weights[t]] = [+$("walk_target").value, 1];
-  if (t >= 0) targets.forEach((_, i) => { if (i !== t) targets[i] = 0; });
-  else targets[T - 1] = 0;
+  const targets = Array(T).fill(0), weights = Array(T).fill(0);       // nothing counts yet
+  if (t >= 0) [targets[t], weights[t]] = [+$("walk_target").value, 1];
+  else for (let i = 0; i + 1 < T; i++) [targets[i], weights[i]] = [ids[i + 1], 1 / (T - 1)];
   walk.backward = backwardPass(walk.forward, targets, weights);
   $("walk_backward").replaceChildren(...walk.backward.sections.map(sectionOf));
   $("walk_most").replaceChildren();
@@ -431,5 +429,8 @@ $("walk").addEventListener("keydown", onWalkKey);
 $("walk_position").onchange = () => changeTarget(chooseTargets);
 $("walk_target").onchange = () => changeTarget(layBackward);
 for (const button of document.querySelectorAll("#walk_steps button"))
-  button.onclick = () => { if (walk.at) WALK_KEYS[button.dataset.key](); };
+  button.onclick = () => {
+    if (walk.at) WALK_KEYS[button.dataset.key]();
+    button.focus({ preventScroll: true });      // to be pressed again
+  };
 if ($("walk_about")) walkOfFile();
