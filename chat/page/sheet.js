@@ -8,6 +8,7 @@
 const SCALE = [[10, 32, 66], [38, 104, 178], [128, 136, 146], [232, 146, 50], [255, 226, 160]];
 const SHADES = 255;                     // an odd number: the middle one is zero
 const FULL = 3;                         // root mean squares of the full colour
+const MOST_COLUMNS = 8192;              // of a canvas: browsers draw no wider ones
 
 // The colours of -1 to 1 as pixels: a Uint32Array.
 function coloursOf(scale) {
@@ -79,22 +80,36 @@ class Sheet {
     this.paintPart(canvas, 0, 0, this.rows, this.columns);
   }
 
-  // Paint a part: so many rows and columns from a pixel on, which may lie outside.
+  // Paint a part: so many rows and columns from a pixel on, which may lie outside. Where that are
+  // more columns than a canvas can have, a pixel stands for several, and shows the strongest.
   paintPart(canvas, top, left, rows, columns) {
-    canvas.width = columns;
+    const each = Math.ceil(columns / MOST_COLUMNS);
+    canvas.width = Math.ceil(columns / each);
     canvas.height = rows;
-    const context = canvas.getContext("2d"), { values } = this.grid;
-    const image = context.createImageData(columns, rows);
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(canvas.width, rows);
     const pixels = new Uint32Array(image.data.buffer);
-    const middle = (SHADES - 1) / 2, per = this.full ? middle / this.full : 0;
     for (let row = 0, pixel = 0; row < rows; row++)
-      for (let column = 0; column < columns; column++, pixel++) {
-        const index = this.indexAt(top + row, left + column);
-        const x = index === null ? NaN : values[index];
-        const shade = Math.max(-middle, Math.min(middle, x * per));
-        if (x - x === 0) pixels[pixel] = COLOURS[Math.round(middle + shade)];
+      for (let column = 0; column < columns; column += each, pixel++) {
+        let x = this.numberAt(top + row, left + column);
+        for (let next = column + 1; next < column + each; next++) {
+          const other = this.numberAt(top + row, left + next);
+          if (Math.abs(other) > Math.abs(x)) x = other;
+        }
+        if (x - x === 0) pixels[pixel] = this.colourOf(x);
       }
     context.putImageData(image, 0, 0);
+  }
+
+  // The number at a pixel; NaN where there is none.
+  numberAt(row, column) {
+    const index = this.indexAt(row, column);
+    return index === null ? NaN : this.grid.values[index];
+  }
+
+  colourOf(x) {
+    const middle = (SHADES - 1) / 2, share = this.full ? x / this.full : 0;
+    return COLOURS[Math.round(middle * (1 + Math.max(-1, Math.min(1, share))))];
   }
 
   // Rectangles [row, column, rows, columns] that cover some numbers: one if they fill it.

@@ -12,6 +12,7 @@ const walk = {
   figures: new Map(),                   // {id of a grid: { grid, sheet, figure, frame, canvas }}
   at: null,                             // the number that is chosen: { grid, index }
   past: [],                             // those before it
+  asked: 0,                             // how many texts were asked for: the last one counts
   turn: 0,                              // of what is drawn in the background: the last one counts
 };
 const SLICE_MS = 24;                    // of drawing, between two chances for the browser
@@ -21,10 +22,12 @@ const WIDEST = 660;                     // CSS pixels: a column of another array
 /* ---- from the server, or from the file itself */
 
 async function walkText() {
+  const asked = ++walk.asked;
   $("walk_error").textContent = "";
   try {
-    const asked = { text: $("walk_text").value, model: $("walk_model").value };
-    const found = await ask("/api/walk", asked);
+    const what = { text: $("walk_text").value, model: $("walk_model").value };
+    const found = await ask("/api/walk", what);
+    if (asked !== walk.asked) return;           // another text was asked for meanwhile
     const bytes = Uint8Array.from(atob(found.weights), letter => letter.charCodeAt(0));
     startWalk(modelOf(found, new Float32Array(bytes.buffer)));
   } catch (e) { $("walk_error").textContent = e.message; }
@@ -40,9 +43,12 @@ function beginWalk() {
 
 // The file that chat/walk.py writes has all in it.
 async function walkOfFile() {
+  document.title = "Longhand: Walk";
   const found = JSON.parse($("walk_about").textContent);
   const { textContent, dataset } = $("walk_weights");
-  startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
+  try {
+    startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
+  } catch (e) { $("walk_error").textContent = `This browser cannot show the file: ${e.message}`; }
 }
 
 // Lay out the passes of a model and its text, and choose the first number.
@@ -116,11 +122,9 @@ function chooseTargets() {
 // The backward pass for the chosen target.
 function layBackward() {
   const { ids } = walk.forward.model, T = ids.length, t = +$("walk_position").value;
-  const targets = ids.map((_, i) => ids[i + 1] ?? 0), weights = ids.map(() => 0);
-  if (t < 0) weights.fill(1 / (T - 1), 0, T - 1);
-  else [targets[t], weights[t]] = [+$("walk_target").value, 1];
-  if (t >= 0) targets.forEach((_, i) => { if (i !== t) targets[i] = 0; });
-  else targets[T - 1] = 0;
+  const targets = Array(T).fill(0), weights = Array(T).fill(0);       // nothing counts yet
+  if (t >= 0) [targets[t], weights[t]] = [+$("walk_target").value, 1];
+  else for (let i = 0; i + 1 < T; i++) [targets[i], weights[i]] = [ids[i + 1], 1 / (T - 1)];
   walk.backward = backwardPass(walk.forward, targets, weights);
   $("walk_backward").replaceChildren(...walk.backward.sections.map(sectionOf));
   $("walk_most").replaceChildren();
@@ -425,5 +429,8 @@ $("walk").addEventListener("keydown", onWalkKey);
 $("walk_position").onchange = () => changeTarget(chooseTargets);
 $("walk_target").onchange = () => changeTarget(layBackward);
 for (const button of document.querySelectorAll("#walk_steps button"))
-  button.onclick = () => { if (walk.at) WALK_KEYS[button.dataset.key](); };
+  button.onclick = () => {
+    if (walk.at) WALK_KEYS[button.dataset.key]();
+    button.focus({ preventScroll: true });      // to be pressed again
+  };
 if ($("walk_about")) walkOfFile();

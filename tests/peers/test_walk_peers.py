@@ -200,6 +200,23 @@ def test_a_llama(page, address):
     assert "dq = scale * (ds @ k)" in page.inner_text("#walk_panel")
 
 
+def test_an_array_wider_than_a_canvas(page, address):
+    """A pixel shows the strongest of several numbers; each of them can still be chosen."""
+    page.goto(address)
+    drawn(page)
+    width, colours = page.evaluate("""() => {
+      const axes = [{ letter: "T", size: 2 }, { letter: "V", size: 50000 }];
+      const values = new Float64Array(100000);
+      [values[50001], values[50008]] = [-1, 1];
+      const canvas = document.createElement("canvas");
+      new Sheet(new Given({ axes }, values)).paint(canvas);
+      const pixels = canvas.getContext("2d").getImageData(0, 1, 3, 1).data;
+      return [canvas.width, [0, 1, 2].map(i => [...pixels.slice(4 * i, 4 * i + 3)])];
+    }""")
+    assert width == 50_000 // 7 + 1
+    assert colours == [[10, 32, 66], [255, 226, 160], [128, 136, 146]]
+
+
 def test_a_text_that_is_too_long(page, address):
     page.goto(address)
     drawn(page)
