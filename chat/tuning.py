@@ -15,7 +15,7 @@ from pathlib import Path
 from chat import formats, models        # before numpy
 import gpt
 import train
-from model import adamw, adapters, corpus, folders, lora, parallel, ranks, resume, zero
+from model import adamw, adapters, cores, corpus, folders, lora, parallel, ranks, resume, zero
 from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
@@ -191,6 +191,7 @@ class Learner:
         self.gradients = parallel.Gradients(params, cfg, here=self.here)
         self.parts.params = self.gradients.weights      # Gradients has moved them
         optimizer.params = self.parts.updated(self.parts.params)
+        cores.give_back_freed_memory()
 
     def add(self, *batch):
         """Add the gradients of a batch: tokens, targets, weights and perhaps positions, segments.
