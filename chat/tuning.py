@@ -15,7 +15,7 @@ from pathlib import Path
 from chat import formats, models, places        # before numpy
 import gpt
 import train
-from model import adamw, adapters, corpus, folders, lora, parallel, ranks, resume, zero
+from model import adamw, adapters, cores, corpus, folders, lora, parallel, ranks, resume, zero
 from run import progress
 
 LORA_ALPHA = 16.0       # where a recipe has a rank alone
@@ -200,6 +200,7 @@ class Learner:
         self.model = self.gradients.params, cfg, tokenizer
         self.parts.params = self.gradients.weights      # Gradients has moved them
         optimizer.params = self.parts.updated(self.parts.params)
+        cores.give_back_freed_memory()
 
     def put(self, reference):
         """The weights of a reference, where the stage computes; None for None.

@@ -166,6 +166,12 @@ def _keep_freed_memory():
 _keep_freed_memory()
 
 
+def give_back_freed_memory():
+    """Give it back after all: for when a whole model has been freed, and not a block of scratch."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):       # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Arena:
     """One block of memory, divided anew at each step.
 

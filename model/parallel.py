@@ -53,6 +53,7 @@ def for_training(params, optimizer, parts, cfg, micro_batch, recompute, gpu):
     work = Gradients(params, cfg, recompute, parts.here)
     parts.params = work.weights                     # they have moved, see Gradients
     optimizer.params = parts.updated(work.weights)
+    cores.give_back_freed_memory()
     return work
 
 

@@ -158,17 +158,35 @@ class Ranks:
         """
         if self.size == 1 or not arrays:
             return
-        what, dtype = described("reduce_scatter", arrays), arrays[0].dtype
-        at_once = CHUNK_BYTES // (self.size * dtype.itemsize)
-        seen = [self.of_all(a) for a in arrays]
-        if all(of_all is not None for of_all in seen):
+        what, seen = described("reduce_scatter", arrays), self._seen(arrays)
+        if seen:
             self.meet(f"{what} where they lie")
-            for of_all, of_ranks in zip(seen, parts):
-                own = of_all[:, of_ranks[self.rank]].reshape(self.size, -1)
-                self.sent += of_all[0].nbytes - own[0].nbytes
-                for start in range(0, own.shape[1], at_once):
-                    self._add_where_they_lie(own[:, start:start + at_once])
-            return
+            self._add_where_they_lie(seen, parts)
+        else:
+            self._add_what_is_sent(what, arrays, parts)
+
+    def _seen(self, arrays):
+        """[of_all(a) for each array], or None if one of them cannot be seen."""
+        found = [self.of_all(a) for a in arrays]
+        return None if any(of_all is None for of_all in found) else found
+
+    def _add_where_they_lie(self, seen, parts):
+        """Add up the own rows of all ranks' arrays, in the order of ranks, block by block."""
+        for of_all, of_ranks in zip(seen, parts):
+            own = of_all[:, of_ranks[self.rank]].reshape(self.size, -1)
+            self.sent += of_all[0].nbytes - own[0].nbytes
+            at_once = CHUNK_BYTES // (self.size * own.itemsize)
+            for start in range(0, own.shape[1], at_once):
+                block = own[:, start:start + at_once]
+                total = block[0]
+                for r in range(1, self.size - 1):
+                    total = total + block[r]
+                np.add(total, block[-1], out=block[self.rank])
+
+    def _add_what_is_sent(self, what, arrays, parts):
+        """The same by exchange(), so many numbers at once as an outbox holds."""
+        dtype = arrays[0].dtype
+        at_once = CHUNK_BYTES // (self.size * dtype.itemsize)
         rows_of = [self._row(arrays, parts, r) for r in range(self.size)]
         for start in range(0, max(row.size for row in rows_of), at_once):
             layout = []                         # of every rank's outbox: what each rank gets
@@ -194,29 +212,25 @@ class Ranks:
         for piece in [*lower[:1], *higher]:
             own.add(start, piece)
 
-    def _add_where_they_lie(self, of_all):
-        """Replace this rank's numbers by the sum of all ranks', in their order: (size, n)"""
-        total = of_all[0]
-        for r in range(1, self.size - 1):
-            total = total + of_all[r]
-        np.add(total, of_all[-1], out=of_all[self.rank])
-
     def all_gather(self, arrays, parts):
         """Give every rank the rows that the others own, in place. arrays, parts: as above."""
         if self.size == 1 or not arrays:
             return
-        what = described("all_gather", arrays)
-        seen = [self.of_all(a) for a in arrays]
-        if all(of_all is not None for of_all in seen):
+        what, seen = described("all_gather", arrays), self._seen(arrays)
+        if seen:
             self.meet(f"{what} where they lie")
-            for of_all, of_ranks in zip(seen, parts):
-                mine = of_all[self.rank]
-                self.sent += (self.size - 1) * mine[of_ranks[self.rank]].nbytes
-                for r, rows in enumerate(of_ranks):
-                    if r != self.rank:
-                        mine[rows] = of_all[r, rows]
-            return
-        self._spread(what, [self._row(arrays, parts, r) for r in range(self.size)])
+            self._copy_from_where_they_lie(seen, parts)
+        else:
+            self._spread(what, [self._row(arrays, parts, r) for r in range(self.size)])
+
+    def _copy_from_where_they_lie(self, seen, parts):
+        """Copy from each other rank's arrays the rows that it owns."""
+        for of_all, of_ranks in zip(seen, parts):
+            mine = of_all[self.rank]
+            self.sent += (self.size - 1) * mine[of_ranks[self.rank]].nbytes
+            for r, rows in enumerate(of_ranks):
+                if r != self.rank:
+                    mine[rows] = of_all[r, rows]
 
     def broadcast(self, arrays, root=0):
         """Give every rank the arrays of one rank, in place. Those of the root may be read-only."""

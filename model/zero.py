@@ -119,16 +119,16 @@ class Parts:
     def add_up(self, grads):
         """Sum gradients over the ranks, in place: those that updated() and own() give."""
         if self.is_divided:
-            self.here.reduce_scatter(*self._with_slices(grads))
+            self.here.reduce_scatter(*self.with_slices(grads))
         else:
             self.here.sum_in_order(list(grads.values()))
 
     def spread(self):
         """Give every rank the weights that the others have updated."""
         if self.is_divided:
-            self.here.all_gather(*self._with_slices(self.params))
+            self.here.all_gather(*self.with_slices(self.params))
 
-    def _with_slices(self, arrays):
+    def with_slices(self, arrays):
         """Arrays as one vector if they are one, else as a list; and what of each a rank owns."""
         if self.of_flat and isinstance(arrays, InARow):
             return [arrays.flat], [self.of_flat]

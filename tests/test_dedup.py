@@ -160,6 +160,15 @@ def test_union_in_any_order_agrees_with_a_plain_search():
     assert 20 < sum(c != i for i, c in enumerate(cluster)) < 280
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_long_paths_end_at_the_earliest_document(at_once, monkeypatch):
+    """Two paths of fifty documents, in turns."""
+    monkeypatch.setattr(dedup, "AT_ONCE", at_once)
+    root = np.maximum(np.arange(100) - 2, np.arange(100) % 2)
+    dedup.flatten(root)
+    assert root.tolist() == [0, 1] * 50
+
+
 def test_ten_thousand_identical_pages():
     start = time.process_time()
     assert not clusters_of(np.repeat(dedup.minhash([prose(100)]), 10_000, 0)).any()

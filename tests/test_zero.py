@@ -153,6 +153,19 @@ def test_one_vector_and_its_arrays_are_the_same_numbers():
     assert found["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and found["b"].tolist() == [6, 7, 8, 9]
 
 
+def test_a_vector_is_cut_where_its_arrays_are():
+    """What rank 3 of four owns of the vector is what it owns of all arrays."""
+    like = {"a": np.zeros((5, 3)), "b": np.zeros(7), "c": np.zeros((6, 2))}
+    parts, found = zero.Parts(like, Fourth()), zero.InARow(like, ranks.ALONE.memory)
+    found.flat[...] = np.arange(34)
+    (flat,), (of_ranks,) = parts.with_slices(found)
+    own = np.concatenate([a.ravel() for a in parts.own(found).values()])
+    assert flat is found.flat and len(own) == 8
+    assert flat[of_ranks[3]].tolist() == own.tolist()
+    several, _ = parts.with_slices(dict(found))             # others do not lie in a row
+    assert [a.shape for a in several] == [a.shape for a in like.values()]
+
+
 def test_alone_everything_is_ones_own():
     params = {"a": np.ones(3)}
     parts = zero.Parts(params)

@@ -6,6 +6,8 @@
         the same over so many generated texts, as a WET crawl of eight files
     python tests/peers/tasks_at_size.py dedup 1000000
         sign, match and drop by one task and by two: seconds of processor time and memory of each
+    python tests/peers/tasks_at_size.py match 1000000
+        match alone, over band keys that are drawn and not computed: a minute
 
 Prints a line for each; exit code 1 if any two results differ. Kills come at random moments, from
 --seed.
@@ -28,7 +30,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(ROOT))
 import dedup_scale  # noqa: E402
+from model import cores  # noqa: E402, F401     before numpy
+import numpy as np  # noqa: E402
+from web import dedup, matching  # noqa: E402
 
 # ----------------------------------------------------------------------------------------- inputs
 
@@ -188,10 +194,43 @@ def compare_dedup(n, folder):
     return same
 
 
+def write_keys(work, n):
+    """Write band keys of n documents. Every tenth has each key of an earlier one with p = 0.35.
+
+    So has a text of 80 words with one of them changed: 71 of 81 shingles are in both, to the 8th.
+    """
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2**64 - 1, (n, dedup.BANDS), np.uint64)
+    changed = np.arange(9, n, 10)
+    kept = 10 * (rng.random(len(changed)) * (changed // 10)).astype(int)
+    same = rng.random((len(changed), dedup.BANDS)) < 0.35
+    keys[changed] = np.where(same, keys[kept], keys[changed])
+    work.mkdir()
+    for first in range(0, n, dedup_scale.PER_FILE):
+        end = min(first + dedup_scale.PER_FILE, n)
+        names = [f"2024-01-01\thttp://a.com/{i}\t{i}" for i in range(first, end)]
+        matching.save_keys(work, f"{first // dedup_scale.PER_FILE:06}", keys[first:end], names)
+
+
+def compare_match(n, folder):
+    """match by one task and by two; prints a line for each. -> whether they agree"""
+    work, results = folder / "work", []
+    write_keys(work, n)
+    for n_tasks in (1, 2):
+        words = ["-m", "web.dedup", "match", "--work", work]
+        started = [start(words, f"{i}/{n_tasks}") for i in range(n_tasks)]
+        each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in finish(started))
+        print(f"{n:,} documents, match by {n_tasks}: {each}", flush=True)
+        results.append({path.name: path.read_bytes() for path in sorted(work.glob("*.drop.npy"))})
+    same = results[0] == results[1]
+    print(f"{n:,} documents, {len(results[0])} files: {'the same' if same else 'NOT THE SAME'}")
+    return same
+
+
 def main():
     """Run what the command line asks for. -> exit code"""
     p = argparse.ArgumentParser(description="Compare the results of one task and of several.")
-    p.add_argument("what", choices=["pages", "texts", "dedup"])
+    p.add_argument("what", choices=["pages", "texts", "dedup", "match"])
     p.add_argument("of", nargs="+", help="WARC files or folders of them, or a number")
     p.add_argument("--seed", type=int, default=0, help="of the kills (default: 0)")
     args = p.parse_args()
@@ -208,7 +247,8 @@ def main():
                 same &= compare(f"{int(of):,} texts", folder / "crawl", folder, args.seed)
             else:
                 folder.mkdir()
-                same &= compare_dedup(int(of), folder)
+                compare_steps = compare_dedup if args.what == "dedup" else compare_match
+                same &= compare_steps(int(of), folder)
     return 0 if same else 1
 
 

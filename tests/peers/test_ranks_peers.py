@@ -161,8 +161,9 @@ def test_a_rank_is_killed_on_two_hosts(tmp_path, hosts, rank):
 @pytest.mark.parametrize("where", ["reduce_scatter 1", "all_gather 1", "broadcast 0", "say 1"])
 def test_a_rank_is_killed_in_a_collective(where):
     words = [*ON_ONE_HOST, "-n", "2", *PROGRAM, "kill_at", where]
-    status, _, err, seconds = finished(words)
-    assert status != 0 and seconds < 10 and f"rank {where.split()[1]}" in err.lower()
+    status, out, err, _ = finished(words)
+    assert time.monotonic() - float(out) < 10           # since all were there
+    assert status != 0 and f"rank {where.split()[1]}" in err.lower()
 
 
 def test_torchrun(tmp_path):
