@@ -192,14 +192,17 @@ def as_text(data):
     stands for it and for the 7 bits after it.
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    bits = np.concatenate([bits, np.zeros(-len(bits) % 7, np.uint8)]).reshape(-1, 7)
-    values = iter((bits @ (1 << np.arange(6, -1, -1))).tolist())
-    letters = []
-    for value in values:
-        if value in UNSAFE:
-            value = 0x100 + 128 * UNSAFE.index(value) + next(values, 0)
-        letters.append(chr(value))
-    return "".join(letters)
+    bits = np.concatenate([bits, np.zeros(-len(bits) % 7 + 7, np.uint8)])
+    values = bits.reshape(-1, 7) @ (1 << np.arange(6, -1, -1))
+    doubled = []                        # where a letter of two bytes stands
+    for i in np.flatnonzero(np.isin(values[:-1], UNSAFE)).tolist():
+        if not doubled or i != doubled[-1] + 1:         # else it is in the letter before
+            doubled.append(i)
+    following = np.array(doubled, int) + 1
+    which = np.searchsorted(UNSAFE, values[doubled])
+    letters = values.astype("<u4")
+    letters[doubled] = 0x100 + 128 * which + values[following]
+    return np.delete(letters, following).tobytes().decode("utf-32-le")
 
 
 def page_of(about, weights):
