@@ -279,6 +279,7 @@ function showLens() {
     ...lens.map((layer, l) => lensCell(layer[t], names[l], t))
   ));
   $("lens").replaceChildren(make("tr", {}, ...head), ...rows);
+  $("lens").style.setProperty("--columns", head.length);
   $("lens_said").textContent = "Choose a cell to see what else was likely there.";
   stopAt([...$("lens").querySelectorAll(".lens_cell")], 0);
 }

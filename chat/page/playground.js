@@ -170,6 +170,7 @@ async function writeOn(controller, body, ids) {
   const answer = await call("/v1/completions", body, controller.signal);
   if (!answer.ok) throw new Error((await answer.json()).error.message);
   const from = play.text.length;
+  const more = [];                      // tokens, which come with the text or at its end
   let written = 0, reason = null;
   for await (const { error, choices, usage } of playEvents(answer)) {
     if (error) throw new Error(error.message);
@@ -177,12 +178,12 @@ async function writeOn(controller, body, ids) {
     for (const choice of choices) {
       addText(choice.text, from);
       reason = choice.finish_reason ?? reason;
-      // The token that ends a page, or a stop string, is no part of the text.
-      if (choice.token_ids && reason === "length") play.ids = [...ids, ...choice.token_ids];
+      more.push(...choice.token_ids ?? []);
     }
     written = usage?.completion_tokens ?? written;
   }
-  play.idsOf = body.model;
+  // The token that ends a page, or a stop string, is no part of the text.
+  if (reason === "length") Object.assign(play, { ids: [...ids, ...more], idsOf: body.model });
   const seconds = (performance.now() - started) / 1000;
   const ended = reason === "length" ? "" : "; the page ends here";
   const read = body.prompt.length < ids.length

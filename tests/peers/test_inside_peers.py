@@ -366,6 +366,8 @@ def test_attention(opened, run):
         100 * seen[0, 0, 3, 1], abs=0.3)
     point(position=cell(1, 3))
     assert "Masked: later tokens are not seen" in page.inner_text("#where")
+    last = page.locator("#lens tr").last.locator("td").last.bounding_box()
+    assert last["x"] + last["width"] <= page.evaluate("innerWidth")     # no layer is cut off
     page.focus("#grid")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
