@@ -265,8 +265,10 @@ VARIANTS = [
         ("-DPACKED=1", "-DPACKS=6"),
         ("-DBF16", "-DPACKED=1", "-DPACKS=3"),
         ("-DBF16", "-DGROUP=4", "-DHEADS=4", "-DLANES=128", "-DPACKS=4"),
+        ("-DBF16", "-DTEXTS=1", "-DPAGE=64"),
     )
-]  # the third and fourth: 768 columns; the last: four query heads for a head of keys, 4096 columns
+]  # the third and fourth: 768 columns; then four query heads for a head of keys, 4096 columns; the
+   # last: rows of several texts, and pages
 
 
 def files_of(options):

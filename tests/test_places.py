@@ -5,6 +5,7 @@ They log the same losses and write the same tokens as on the cores.
 tests/peers/test_kernels_peers.py has twenty steps of each, and of the other family.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from test_align import CHATS, PAIRS, TASKS, TOK
 import align
 import gpt
 from chat import options, places
-from model import families, ranks
+from model import families, ranks, resume
 from tokens.shards import write_shard
 
 CFG = gpt.Config(TOK.n_vocab, 40, 16, 1, 2)
@@ -99,6 +100,26 @@ def test_a_stage_on_a_gpu_learns_what_the_cores_learn(stage, tmp_path, written):
         np.testing.assert_allclose(got[name], want[name], atol=2e-5, err_msg=name)
     with pytest.raises(ValueError, match="device"):         # the checkpoint is another machine's
         learn(tmp_path, STAGES[stage].replace("--steps ", "--steps 1"), "gpu")
+
+
+def test_a_stage_that_is_killed_on_a_gpu_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    recipe = dataclasses.replace(options.SFT, save_every=2)
+    monkeypatch.setitem(options.RECIPES, "sft", recipe)
+    words = "sft --steps 3 --batch 2 --replay 0"
+    whole = learn(tmp_path, words, "whole", *ON_A_GPU)
+    save = resume.Stage.save_checkpoint
+
+    def save_and_die(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(resume.Stage, "save_checkpoint", save_and_die)
+        learn(tmp_path, words, "killed", *ON_A_GPU)
+    assert learn(tmp_path, words, "killed", *ON_A_GPU) == whole
+    want, got = (gpt.load(tmp_path / out)[0] for out in ("whole", "killed"))
+    assert all(np.array_equal(got[name], want[name]) for name in want)
 
 
 def test_a_place_on_the_cores_is_the_weights_themselves():
