@@ -192,7 +192,7 @@ def as_text(data):
     stands for it and for the 7 bits after it.
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    bits = np.concatenate([bits, np.zeros(-len(bits) % 7 + 7, np.uint8)])
+    bits = np.concatenate([bits, np.zeros(-len(bits) % 7 + 7, np.uint8)])   # one letter to spare
     values = bits.reshape(-1, 7) @ (1 << np.arange(6, -1, -1))
     doubled = []                        # where a letter of two bytes stands
     for i in np.flatnonzero(np.isin(values[:-1], UNSAFE)).tolist():
@@ -202,7 +202,8 @@ def as_text(data):
     which = np.searchsorted(UNSAFE, values[doubled])
     letters = values.astype("<u4")
     letters[doubled] = 0x100 + 128 * which + values[following]
-    return np.delete(letters, following).tobytes().decode("utf-32-le")
+    left_out = [*following, len(letters) - 1]
+    return np.delete(letters, left_out).tobytes().decode("utf-32-le")
 
 
 def page_of(about, weights):
