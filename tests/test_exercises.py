@@ -241,6 +241,7 @@ def test_the_report(tmp_path, capsys):
     states = dict(re.findall(r"^(right|wrong|missing|not begun) +bpe.py +(\w+)", out, re.M))
     assert states == {"right": "decode", "not begun": "replace_pair", "wrong": "merge",
                       "missing": "train"}
+    assert "           parts is [b'abcd'], expected [b'ab', b'cd']\n" in out
     assert "test_bpe.py::test_published_examples fails" in out and "\x1b" not in out
     assert out.endswith("\n1 right, 1 wrong, 1 missing, 1 not begun.\n")
     assert exercises.main(["check", "decode", "--folder", str(tmp_path)]) == 0
