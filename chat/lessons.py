@@ -60,7 +60,7 @@ def rows_of(messages, format, where, notes):
 
 
 def with_progress(path, found):
-    """What is found in a file. Of .jsonl it is known how much there is, so progress is told."""
+    """What is found in a file. Of .jsonl it is known how much there is: a line tells the rest."""
     if Path(path).suffix != ".jsonl" or not Path(path).is_file():
         return found
     with open(path, "rb") as file:

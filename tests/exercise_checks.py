@@ -33,7 +33,8 @@ import exercises
 import numpy as np
 import pytest
 
-SINGLE = (bool, int, float, str, bytes, np.generic)
+NO_NUMBER = (str, bytes, type(None))
+SINGLE = (bool, int, float, np.generic, *NO_NUMBER)
 MOST_COMPARED = 300             # calls of a test that also go to the chapter's function
 MOST_SHOWN = 120                # characters of a value
 MOST_PRINTED = 10               # lines of what an exercise printed that are shown
@@ -74,10 +75,10 @@ def first_difference(got, want, where, names=None):
             if found:
                 return found
         return None
-    if not isinstance(want, (float, bool, int, str, bytes, np.generic, type(None))):
+    if not isinstance(want, SINGLE):
         return None                                 # a function, a tokenizer: nothing to compare
     single = isinstance(got, SINGLE) or isinstance(got, np.ndarray) and got.ndim == 0
-    if isinstance(want, (float, np.floating)) and single and not isinstance(got, (str, bytes)):
+    if isinstance(want, (float, np.floating)) and single and not isinstance(got, NO_NUMBER):
         return difference_of_arrays(np.asarray(got, np.float64), np.asarray(want), where)
     if single and got == want:
         return None

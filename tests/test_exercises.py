@@ -127,6 +127,10 @@ def test_an_error_names_the_line_of_the_exercise(said):
     ([[1], [1, 2]], 1.0, "x is [[1], [1, 2]], expected 1.0"),
     ({"a": None}, {"a": 1}, "x['a'] is None (is a return missing?), expected 1"),
     ("a", 1.0, "x is 'a', expected 1.0"),
+    (None, None, None),
+    (None, 1.0, "x is None (is a return missing?), expected 1.0"),
+    (2, None, "x is 2, expected None"),
+    (b"a", "a", "x is b'a', expected 'a'"),
     (np.float64(2), 2, None),
     (float("nan"), float("nan"), None),
     (np.array([1.0, np.inf]), np.array([1.0 + 1e-12, np.inf]), None),
@@ -241,6 +245,7 @@ def test_the_report(tmp_path, capsys):
     states = dict(re.findall(r"^(right|wrong|missing|not begun) +bpe.py +(\w+)", out, re.M))
     assert states == {"right": "decode", "not begun": "replace_pair", "wrong": "merge",
                       "missing": "train"}
+    assert "           parts is [b'abcd'], expected [b'ab', b'cd']\n" in out
     assert "test_bpe.py::test_published_examples fails" in out and "\x1b" not in out
     assert out.endswith("\n1 right, 1 wrong, 1 missing, 1 not begun.\n")
     assert exercises.main(["check", "decode", "--folder", str(tmp_path)]) == 0
