@@ -130,8 +130,9 @@ def test_percentages_stand_beside_their_bars(page, address):
     page.goto(address + "#inside")
     page.fill("#in_temperature", "0.01")
     page.press("#in_temperature", "Enter")
-    wait_for(page, text_of("#bars .bar span") + ".includes('100 %')")
-    bars, labels = page.locator("#bars .bar").all(), page.locator("#bars .bar span").all()
+    wait_for(page, text_of("#bars") + ".includes('100 %')")
+    bars = page.locator("#bars .bar").all()
+    labels = page.locator("#bars .bar span, #bars .share").all()
     for bar, label in zip(bars, labels, strict=True):
         bar, label = bar.bounding_box(), label.bounding_box()
         assert label["x"] > bar["x"] + bar["width"]
