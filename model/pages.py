@@ -93,23 +93,26 @@ class PagedCache(fast.Cache):
         some.length = self.length[part]
         return some
 
-    def _needs(self, row, n_new):
-        """(pages that are written to and must be the row's own, pages in all) for more tokens."""
-        first = self.length[row] // PAGE
-        end = -(-(self.length[row] + n_new) // PAGE)
-        own = []
-        for i in range(first, min(end, self.used[row])):
-            if self.pool.n_rows[self.table[row, i]] > 1:
-                own.append(i)
-        return own, end
+    def _needs(self, n_new):
+        """What n_new (B,) more tokens a row need: (is_shared, end), (B,) each
+
+        is_shared: whether the page that a row writes into next is also another row's. end: how many
+        pages it has then. Rows that were shortened give back first what is behind their text.
+        """
+        for row in np.flatnonzero(self.used > -(-self.length // PAGE)):
+            self.cut(row, self.length[row])
+        end = -(-(self.length + n_new) // PAGE)
+        rows = np.arange(len(self.length))
+        next_page = np.minimum(self.length // PAGE, self.table.shape[1] - 1)
+        is_begun = self.length % PAGE > 0
+        n_rows = self.pool.n_rows[self.table[rows, next_page]]
+        return is_begun & (n_rows > 1) & (n_new > 0), end
 
     def lacks(self, n_new):
         """How many pages are missing for n_new (B,) more tokens a row; 0 if none are."""
-        wanted = 0
-        for row, n in enumerate(n_new):
-            own, end = self._needs(row, n)
-            wanted += len(own) + max(0, end - self.used[row])
-        return max(0, wanted - len(self.pool.free))
+        is_shared, end = self._needs(n_new)
+        wanted = is_shared.sum() + np.maximum(0, end - self.used).sum()
+        return max(0, int(wanted) - len(self.pool.free))
 
     def has_free(self, n):
         """Whether so many tokens have pages that no row has."""
@@ -120,11 +123,12 @@ class PagedCache(fast.Cache):
         if self.lacks(n_new):
             raise ValueError(f"a cache of {len(self.pool.n_rows)} pages of {PAGE} tokens has none "
                              "left; write fewer texts at once")
-        for row, n in enumerate(n_new):
-            own, end = self._needs(row, n)
-            for i in own:
-                self._copy_page(row, i, self.table[row, i])
-            while self.used[row] < end:
+        is_shared, end = self._needs(n_new)
+        for row in np.flatnonzero(is_shared):
+            i = self.length[row] // PAGE
+            self._copy_page(row, i, self.table[row, i])
+        for row in np.flatnonzero(end > self.used):
+            while self.used[row] < end[row]:
                 self.table[row, self.used[row]] = self.pool.new()
                 self.used[row] += 1
 

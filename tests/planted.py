@@ -852,8 +852,8 @@ FAULTS = [
           "* PAGE + j) * HS;",
           "tests/test_pages.py::test_attention_reads_and_writes_pages"),
     Fault("pages-written-into-while-two-rows-have-them", "model/pages.py",
-          "if self.pool.n_rows[self.table[row, i]] > 1:",
-          "if self.pool.n_rows[self.table[row, i]] > 2:",
+          "return is_begun & (n_rows > 1)",
+          "return is_begun & (n_rows > 2)",
           "tests/test_pages.py::test_rows_share_whole_pages_and_write_into_none_of_them"),
     Fault("pages-of-another-row-are-given-back", "model/pages.py",
           "        if self.n_rows[page] == 0:\n"
