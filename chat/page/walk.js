@@ -358,9 +358,9 @@ function stepInto() {
 }
 
 // Go on from array to array by itself, or stop.
-function play() {
+function playWalk() {
   const isLast = () => gridsInOrder().at(-1) === walk.at.grid;
-  const next = () => isLast() ? play() : stepArray(1);
+  const next = () => isLast() ? playWalk() : stepArray(1);
   clearInterval(walk.playing);
   walk.playing = walk.playing ? null : setInterval(next, PLAY_MS);
   $("walk_play").textContent = walk.playing ? "❚❚ stop" : "▶ play";
@@ -368,7 +368,7 @@ function play() {
 
 // Who chooses something else has seen enough.
 function stopPlaying(event) {
-  if (walk.playing && event.target !== $("walk_play") && event.key !== "p") play();
+  if (walk.playing && event.target !== $("walk_play") && event.key !== "p") playWalk();
 }
 
 const WALK_KEYS = {
@@ -377,7 +377,7 @@ const WALK_KEYS = {
   j: () => stepArray(1), k: () => stepArray(-1),
   "]": () => stepLayer(1), "[": () => stepLayer(-1),
   ".": () => stepHead(1), ",": () => stepHead(-1),
-  g: stepGradient, Enter: stepInto, Backspace: goBack, p: play,
+  g: stepGradient, Enter: stepInto, Backspace: goBack, p: playWalk,
 };
 
 function onWalkKey(event) {
@@ -444,7 +444,7 @@ $("walk_section").onchange = () => goToSection(+$("walk_section").value);
 $("walk").addEventListener("keydown", onWalkKey);
 $("walk_position").onchange = () => changeTarget(chooseTargets);
 $("walk_target").onchange = () => changeTarget(layBackward);
-$("walk_play").onclick = play;
+$("walk_play").onclick = playWalk;
 for (const kind of ["pointerdown", "keydown"])
   $("view_walk").addEventListener(kind, stopPlaying, { capture: true });
 for (const button of document.querySelectorAll("#walk_steps button[data-key]"))
