@@ -13,9 +13,11 @@ const walk = {
   at: null,                             // the number that is chosen: { grid, index }
   past: [],                             // those before it
   asked: 0,                             // how many texts were asked for: the last one counts
+  playing: null,                        // the timer that goes from array to array
   turn: 0,                              // of what is drawn in the background: the last one counts
 };
 const SLICE_MS = 24;                    // of drawing, between two chances for the browser
+const PLAY_MS = 1500;                   // at each array
 const LIKELIEST = 200;                  // targets that are offered
 const WIDEST = 660;                     // CSS pixels: a column of another array fits beside it
 
@@ -33,10 +35,16 @@ async function walkText() {
   } catch (e) { $("walk_error").textContent = e.message; }
 }
 
+// The models that there are now; the chosen one stays.
+function fillWalkModels() {
+  const chosen = $("walk_model").value || about.base;
+  $("walk_model").replaceChildren(...about.models.map(name =>
+    make("option", { value: name, selected: name === chosen }, name)));
+}
+
 function beginWalk() {
-  const models = about.models.map(name =>
-    make("option", { value: name, selected: name === about.base }, name));
-  $("walk_model").replaceChildren(...models);
+  fillWalkModels();
+  addEventListener("about", fillWalkModels);
   $("walk_form").onsubmit = event => { event.preventDefault(); walkText(); };
   walkText();
 }
@@ -355,13 +363,27 @@ function stepInto() {
   if (found.length) select(found[0].grid, found[0].index);
 }
 
+// Go on from array to array by itself, or stop.
+function playWalk() {
+  const isLast = () => gridsInOrder().at(-1) === walk.at.grid;
+  const next = () => isLast() ? playWalk() : stepArray(1);
+  clearInterval(walk.playing);
+  walk.playing = walk.playing ? null : setInterval(next, PLAY_MS);
+  $("walk_play").textContent = walk.playing ? "❚❚ stop" : "▶ play";
+}
+
+// Who chooses something else has seen enough.
+function stopPlaying(event) {
+  if (walk.playing && event.target !== $("walk_play") && event.key !== "p") playWalk();
+}
+
 const WALK_KEYS = {
   ArrowUp: () => stepCell(-1, 0), ArrowDown: () => stepCell(1, 0),
   ArrowLeft: () => stepCell(0, -1), ArrowRight: () => stepCell(0, 1),
   j: () => stepArray(1), k: () => stepArray(-1),
   "]": () => stepLayer(1), "[": () => stepLayer(-1),
   ".": () => stepHead(1), ",": () => stepHead(-1),
-  g: stepGradient, Enter: stepInto, Backspace: goBack,
+  g: stepGradient, Enter: stepInto, Backspace: goBack, p: playWalk,
 };
 
 function onWalkKey(event) {
@@ -428,7 +450,10 @@ $("walk_section").onchange = () => goToSection(+$("walk_section").value);
 $("walk").addEventListener("keydown", onWalkKey);
 $("walk_position").onchange = () => changeTarget(chooseTargets);
 $("walk_target").onchange = () => changeTarget(layBackward);
-for (const button of document.querySelectorAll("#walk_steps button"))
+$("walk_play").onclick = playWalk;
+for (const kind of ["pointerdown", "keydown"])
+  $("view_walk").addEventListener(kind, stopPlaying, { capture: true });
+for (const button of document.querySelectorAll("#walk_steps button[data-key]"))
   button.onclick = () => {
     if (walk.at) WALK_KEYS[button.dataset.key]();
     button.focus({ preventScroll: true });      // to be pressed again

@@ -163,6 +163,21 @@ def test_with_the_keyboard_alone(page, address):
     assert page.evaluate(inside)
 
 
+def test_it_plays_by_itself(page, address):
+    """From array to array, until a number is chosen; at the last array it ends."""
+    page.goto(address)
+    read(page, "the lamp is lit")
+    page.click("#walk_play")
+    page.wait_for_function("walk.at.grid.id === 'h.0.ln_1.weight'")         # two arrays on
+    assert "stop" in page.inner_text("#walk_play")
+    choose(page, "h.0.attn.q", 1, 2, 3)
+    page.wait_for_timeout(2000)
+    assert chosen(page) == ["h.0.attn.q", [1, 2, 3]] and "play" in page.inner_text("#walk_play")
+    go_to(page, "d.embedding.dwpe", 0, 0)
+    page.keyboard.press("p")
+    page.wait_for_function("walk.at.grid.id === 'd.wte.dw' && walk.playing === null")
+
+
 def test_backward(page, address):
     """The gradients for another target are gpt.py's; the one that changes most is named."""
     page.goto(address)
