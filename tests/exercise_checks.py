@@ -35,7 +35,7 @@ import pytest
 
 NO_NUMBER = (str, bytes, type(None))
 SINGLE = (bool, int, float, np.generic, *NO_NUMBER)
-MOST_COMPARED = 300             # calls of a test that also go to the chapter's function
+MOST_COMPARED = 2000            # calls of a test that also go to the chapter's function
 MOST_SHOWN = 120                # characters of a value
 MOST_PRINTED = 10               # lines of what an exercise printed that are shown
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]     # of pytest
