@@ -150,9 +150,9 @@ def documents(run):
 def what_was_read(run, models):
     """One or two sentences about what the models of a run have read; [] where nothing is known.
 
-    models: the names of those that are finished.
+    models: the names of those that are finished. All of them go back to the base model.
     """
-    n_documents = documents(run) if "base" in models else 0
+    n_documents = documents(run) if models else 0
     n_conversations = conversations(run)[0] if set(models) - {"base"} else 0
     invented = (run / "tasks/wheel_test.jsonl").exists()        # web/toyweb.py's world
     found = []

@@ -80,7 +80,8 @@ class Models:
         self.loaders = concurrent.futures.ThreadPoolExecutor()
         self.lock = threading.Lock()    # of the above; not held while a model is loaded
         if self.run and not chain.is_run(self.run):
-            raise FileNotFoundError(f"{run}: no run in that folder; make the demo's with: make")
+            what = "no run in that folder" if self.run.is_dir() else "no such run folder"
+            raise FileNotFoundError(f"{run}: {what}; make the demo's with: make")
 
     @property
     def folders(self):

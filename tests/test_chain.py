@@ -94,6 +94,7 @@ def test_what_was_read(tmp_path):
     assert chain.what_was_read(tmp_path, []) == []
     (base,) = chain.what_was_read(tmp_path, ["base"])
     assert "9,000 documents" in base and "invented" not in base
+    assert len(chain.what_was_read(tmp_path, ["sft"])) == 2         # of --model sft
     _, sft = chain.what_was_read(tmp_path, ["base", "sft"])
     assert "1,000 conversations" in sft and "game" not in sft
     toyweb.write_jsonl(tmp_path / "tasks/wheel_test.jsonl", [{"question": "Turn."}])

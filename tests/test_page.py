@@ -149,6 +149,8 @@ def test_a_run_without_a_model_is_served(tmp_path):
     """From the first stage on; a model that is finished meanwhile is seen without a restart."""
     with pytest.raises(FileNotFoundError, match="no run in that folder; make the demo's with"):
         served.Models(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such run folder"):
+        served.Models(tmp_path / "none")
     (tmp_path / "crawl").mkdir()
     with running(tmp_path) as server:
         def about():

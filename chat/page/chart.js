@@ -77,8 +77,10 @@ function plotOf({ context, scale, width, height }, bounds) {
   const { left, right, low, high } = bounds;
   const numbers = [low, (low + high) / 2, high];
   const widths = numbers.map(value => context.measureText(shortNumber(value)).width);
-  const x0 = Math.max(...widths) + 14 * scale, x1 = width - 10 * scale;
-  const y0 = height - 24 * scale, y1 = 12 * scale;
+  const x0 = Math.max(...widths) + 14 * scale;
+  const x1 = width - 10 * scale;
+  const y0 = height - 24 * scale;
+  const y1 = 12 * scale;
   return { bounds, numbers, x0, x1, y0, y1,
     x: step => x0 + (step - left) / (right - left) * (x1 - x0),
     y: value => y0 + (value - low) / (high - low) * (y1 - y0) };

@@ -73,8 +73,7 @@ def page(request, browser):
     size = {"width": width, "height": height}
     context = browser.new_context(color_scheme=scheme, viewport=size, has_touch=touch)
     page, wrong = context.new_page(), []
-    # texts on the console that are expected: the page goes on asking when a test has ended its
-    # server
+    # what is expected there: the page goes on asking when a test has ended its server
     page.expected = ["net::ERR_CONNECTION_REFUSED"]
 
     def note(message):
