@@ -237,7 +237,7 @@ def main(argv=None):
     if not found["votes"]:
         raise FileNotFoundError(f"{path}: no vote yet; give some on the page, in Arena: "
                                 "python sample.py serve")
-    print(f"{found['votes']:,} votes on {found['questions']:,} questions")
+    print(f"votes: {found['votes']:,}, questions: {found['questions']:,}")
     print(f"{'model':24}{'rating':>8}{'95 %':>16}{'votes':>8}{'won':>8}")
     for row in found["rated"]:
         interval = "too few votes"

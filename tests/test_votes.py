@@ -121,7 +121,7 @@ def test_from_the_command_line(tmp_path, capsys):
     votes.append(tmp_path / votes.FILE, BATTLE, "left")
     votes.main(["--run", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "1 votes on 1 questions" in out and "too few votes" in out
+    assert "votes: 1, questions: 1" in out and "too few votes" in out
     assert max(map(len, out.splitlines())) <= 80
 
 

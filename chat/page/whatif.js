@@ -9,6 +9,7 @@ const whatIf = {
   patch: new Set(),     // and layer2
   found: null,          // what /api/contrast says
   other: null,          // what /api/ids says of the other text
+  number: 0,            // counts questions, as inside.turn does
   place: 0              // the token of the other text that is patched where it is one alone
 };
 
@@ -76,7 +77,7 @@ function changeAsked() {
 const changeAgain = insideTold(async () => {
   const asked = changeAsked();
   const turn = inside.turn;
-  const number = whatIf.number = (whatIf.number ?? 0) + 1;
+  const number = ++whatIf.number;
   whatIf.found = null;
   const tokens = inside.seen.ids;
   try {
