@@ -345,7 +345,6 @@ class Batch:
             if len(free):
                 oldest = free[self.used[free].argmin()]
                 self.cache.cut(oldest, 0)
-                self.texts[oldest] = -1
                 continue
             if len(self.rows) == 1:
                 places.extend(n_new)                    # ValueError: it says what is missing
@@ -360,7 +359,6 @@ class Batch:
         self.ready = min(self.ready, place)
         self.active = None
         self.cache.cut(place, 0)
-        self.texts[place] = -1
         row.given = [*row.prompt, *row.ids]
         self.set_back.append(row)
 

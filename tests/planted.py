@@ -865,14 +865,9 @@ FAULTS = [
           "            self.pool.give_back(page)\n",
           "",
           "tests/test_pages.py::test_rows_take_pages_as_they_grow"),
-    Fault("a-row-that-was-set-back-begins-again", "chat/generate.py",
+    Fault("a-row-that-was-set-back-reads-its-reply-first", "chat/generate.py",
           "row.given = [*row.prompt, *row.ids]",
-          "row.given = row.prompt",
-          "tests/test_pages.py -k 'test_replies_are_the_same_with_few_pages and 7'"),
-    Fault("a-place-without-pages-keeps-its-text", "chat/generate.py",
-          "                self.cache.cut(oldest, 0)\n"
-          "                self.texts[oldest] = -1\n",
-          "                self.cache.cut(oldest, 0)\n",
+          "row.given = [*row.ids, *row.prompt]",
           "tests/test_pages.py -k 'test_replies_are_the_same_with_few_pages and 7'"),
     Fault("gpu-tuning-position-gradient-of-the-last-step", "model/device_tuning.py",
           "        if not add:\n"

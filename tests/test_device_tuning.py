@@ -141,7 +141,7 @@ def test_a_temperature_and_an_adapter():
           fast.token_losses(params, cfg, tokens, targets, temperature=0.6), 1e-4)
 
 
-def test_a_row_that_no_memory_has_is_refused(monkeypatch):
+def test_a_row_that_no_memory_has_is_refused():
     cfg = MODELS["GPT-2"]
     params = model(cfg)
     gpu = device_tuning.Tuning(params, adamw.AdamW(params), cfg, bf16=False)
@@ -163,5 +163,8 @@ def test_few_shapes_are_kept(monkeypatch):
         loss = gpu.add(tokens, targets, weights)
         want, grads = fast.loss_and_grads(params, cfg, tokens, targets, weights)
         assert loss == pytest.approx(want, abs=1e-5) and len(gpu.steps) <= 2
+        begin, n_bytes = gpu.arena.memory.data.ptr, gpu.arena.memory.nbytes
+        for step, _, _ in gpu.steps.values():       # none keeps the memory that was too small
+            assert 0 <= step.a["x"].data.ptr - begin < n_bytes
         close(gpu.grads["wpe.weight"], grads["wpe.weight"], 1e-4)
     assert kernels.ceil_div(9, 4) * 4 == next(reversed(gpu.steps))[1]
