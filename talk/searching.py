@@ -127,7 +127,7 @@ def plot(figure, found):
         plots.curve(curves, found, labels, range(len(GROUPS)), label, i, 100)
     curves.set_xticks(range(len(GROUPS)), TICKS)
     curves.set(xlabel="pages; asked: of ten or more", ylabel="questions (%)", ylim=(-2, 102))
-    curves.legend(loc="center left")
+    curves.legend(loc="center")
     head, tool = (plots.mean(found, f"{way}: 1 page") for way in ("recollected", "searched"))
     plots.title(figure, f"Facts of one page: {head:.0%} recollected, {tool:.0%} searched")
 
