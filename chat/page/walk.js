@@ -185,7 +185,7 @@ function cellSize({ grid, rows, columns }) {
     return [side, rows === 1 ? 10 : side];
   }
   const high = Math.max(5, Math.min(14, 112 / T));
-  return [Math.min(high, Math.max(3, 360 / columns), WIDEST / columns), high];
+  return [Math.min(high, Math.max(2.9, 350 / columns), WIDEST / columns), high];
 }
 
 function figureOf(grid) {
