@@ -45,11 +45,12 @@ WRONG = [
     ("Words.top_ngram_chars", "len(self) - n + 1", "len(self) - n", "the result is "),
     ("draw", "ends <= u", "ends < u", "the result is 0, expected 1"),
     ("probabilities", "before >= top_p", "before > top_p", "p[0] is 0.666666667, expected 1"),
-    ("AdamW.step", "self.beta1 ** self.t)", "self.beta1 ** (self.t - 1))", "ZeroDivisionError"),
+    ("AdamW.step", "self.beta1 ** self.t)", "self.beta1 ** (self.t - 1))",
+     "after the call, self.params['w'][0, 0] is -inf, expected 1.8"),
     ("AdamW.step", "if p.ndim >= 2 else 0.0", "if p.ndim >= 1 else 0.0",
      "after the call, self.params['b'][0] is "),
     ("learning_rate", "(step + 1) / recipe.warmup", "step / recipe.warmup", "the result is 0, ex"),
-    ("advantages", "r - r.mean(1", "r.mean(1", "entries are wrong"),
+    ("advantages", "r - r.mean(1", "r.mean(1", "the result has the shape (2,), expected (8,)"),
     ("sft_weights", "mask / max(mask.sum(), 1.0)", "mask / mask.sum()", "the result[0, 0] is nan"),
     ("pad_rows", "targets[r, :n] = ids[1:]", "targets[r, :n] = ids[:-1]", "targets[0, 0] is 5"),
     ("clip_scale", "return 1.0", "import os; os._exit(3)",
@@ -107,9 +108,11 @@ def test_what_the_chapters_have_is_right(said):
 
 
 def test_the_first_wrong_entry_is_named(said):
-    for (name, old, new, part), verdict in zip(WRONG, said[-len(WRONG):]):
-        why = "\n".join(verdict["why"])
-        assert verdict["state"] == "wrong" and part in why, (name, new, verdict)
+    missed = []
+    for (name, _, new, part), verdict in zip(WRONG, said[-len(WRONG):]):
+        if verdict["state"] != "wrong" or part not in "\n".join(verdict["why"]):
+            missed.append((name, new, verdict))
+    assert not missed
 
 
 def test_an_error_names_the_line_of_the_exercise(said):
