@@ -31,7 +31,7 @@ STAGES = {
     "sft": "sft --steps 2 --batch 3 --replay 1",
     "sft with an adapter": "sft --steps 2 --batch 2 --replay 0 --lora-rank 2",
     "reward": "reward --start base --steps 1 --batch 2",
-    "dpo": "dpo --start base --steps 2 --batch 1",
+    "dpo": "dpo --start base --steps 2 --batch 1 --lr 0.003",
     "rl": "rl --start base --reward random --steps 1 --prompts 2 --group 2 --max-tokens 3 "
           "--batch 0 --leash 0.2",
 }
