@@ -102,7 +102,8 @@ def test_the_files_that_are_named_exist(name):
     for link in re.findall(r"\]\(([^):]+)\)", PAGES[name]):
         path, _, heading = link.partition("#")
         if path.endswith(".svg"):
-            assert (ROOT / "docs" / path).exists(), f"{name} shows {link}"
+            folder = ROOT if name == "README.md" else ROOT / "docs"
+            assert (folder / path).exists(), f"{name} shows {link}"
             continue
         target = PAGES[Path(path).name] if path else PAGES[name]
         titles = [re.sub(r"[^a-z0-9 -]", "", t.lower()).replace(" ", "-")

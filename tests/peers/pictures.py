@@ -262,7 +262,8 @@ PICTURES = {"chain": chain, "loss": loss, "coin": coin, "reinforcement": reinfor
 def main(argv=None):
     """Draw all pictures, or the ones that are named."""
     parser = argparse.ArgumentParser(description="Draw the pictures of README.md and docs/.")
-    parser.add_argument("run", nargs="?", type=Path, default=Path("out/demo"), help="a finished run")
+    parser.add_argument("run", nargs="?", type=Path, default=Path("out/demo"),
+                        help="a finished run")
     parser.add_argument("--only", choices=PICTURES, nargs="+", help="these pictures alone")
     args = parser.parse_args(argv)
     if not (args.run / "summary.txt").exists():
