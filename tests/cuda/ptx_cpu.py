@@ -111,7 +111,9 @@ class Kernel:
             self.registers.append(f"{KINDS[m[1]]} {names};")
         elif m := re.fullmatch(r"\.reg \.(\w+)\s+([%\w, ]+);", line):
             names = ", ".join(register(name) + "{}" for name in m[2].split(","))
-            self.registers.append(f"{KINDS[m[1]]} {names};")
+            declared = f"{KINDS[m[1]]} {names};"
+            if declared not in self.registers:      # blocks in braces have a %temp each
+                self.registers.append(declared)
         elif m := re.fullmatch(r"\.local \.align \d+ \.b8\s+(\w+)\[(\d+)\];", line):
             self.local = int(m[2])
         elif m := re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*?);", line):
