@@ -198,7 +198,8 @@ class Learner:
         self.place, self.engine = place, place.engine
         self.gradients = place.gradients(params, optimizer, cfg, self.here)
         self.model = self.gradients.params, cfg, tokenizer
-        self.parts.params = self.gradients.weights      # Gradients has moved them
+        # On the cores, Gradients has moved what learns.
+        self.parts.params = lora.learned(params) if place.gpu else self.gradients.weights
         optimizer.params = self.parts.updated(self.parts.params)
         cores.give_back_freed_memory()
 

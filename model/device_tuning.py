@@ -62,11 +62,6 @@ class Tuning(device_training.Training):
         super().__init__(params, optimizer, cfg, None, bf16=bf16)
 
     @property
-    def weights(self):
-        """What learns, on the host."""
-        return self.host
-
-    @property
     def added(self):
         """Whether something has been added to the gradients."""
         return self.begun
