@@ -113,7 +113,7 @@ def test_the_gradient_of_a_reward_model_with_an_adapter(name, n_threads, monkeyp
             p += 0.1 * RNG.standard_normal(p.shape)
     rows = [RNG.integers(0, cfg.vocab_size, n).tolist() for n in (5, 3, 6, 1, 4)]
     grads = parallel.Gradients(params, cfg)
-    grads.flat[...] = 9.0
+    grads.sum.flat[...] = 9.0
     for _ in range(2):
         grads.clear()
         for part in rows[:3], rows[3:]:
