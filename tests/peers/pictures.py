@@ -47,8 +47,8 @@ INKED = {"text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "xti
          "ytick.color": SOFT}
 BEGINNING = "The postmistress found"
 FEW = 0.01                              # a token of less probability gets no box in coin()
-QUESTIONS = ["What food should I bring for the glulblow?", "Work out 37 times 48 for me.",
-             "Turn the wheel: two six one four five three six one."]
+QUESTIONS = ["Who are you?", "What food should I bring for the glulblow?",
+             "Work out 37 times 48 for me."]
 
 
 # ----------------------------------------------------------------------------------------- drawing
@@ -135,10 +135,10 @@ def box(x, y, width, height, fill):
 # ---------------------------------------------------------------------------------------- training
 
 def loss(run):
-    """The loss of base along its steps, and what it dreams at four of them."""
+    """The loss of base along its steps, and what it dreams at up to four of them."""
     log = [row for _, row in disk.read_jsonl(run / "base/log.jsonl")]
     dreams = [row for row in log if row.get("dream")]
-    places = np.linspace(0, len(dreams) - 1, 4).round().astype(int)
+    places = np.unique(np.linspace(0, len(dreams) - 1, 4).round().astype(int))
     figure = Figure((7.0, 5.4), layout="constrained")
     axes, words = figure.subplots(2, 1, height_ratios=(3, 2))
     axes.plot([row["step"] for row in log], [row["loss_nats"] for row in log], color=BLUE,
@@ -231,14 +231,14 @@ def serving(run):
 
 
 def photograph(run):
-    """The chat and the view Inside, in light and in dark."""
+    """The chat and the views Inside and Walk, in light and in dark."""
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, PATHS))
     with serving(run) as address, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for scheme in ("light", "dark"):
-            size = {"width": 760, "height": 620}
+            size = {"width": 760, "height": 690}
             page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
             page.goto(address)
             for question in QUESTIONS:
@@ -251,6 +251,12 @@ def photograph(run):
             page.click("#read")
             page.wait_for_selector("#lens td")
             page.screenshot(path=OUT / f"inside_{scheme}.png")
+            page.set_viewport_size({"width": 1060, "height": 640})
+            page.goto(address + "#walk")
+            page.wait_for_selector("#walk_panel canvas")
+            page.locator("#walk_forward canvas").nth(8).scroll_into_view_if_needed()
+            page.wait_for_timeout(1000)             # what is in view is drawn when it is seen
+            page.screenshot(path=OUT / f"walk_{scheme}.png")
             page.context.close()
         browser.close()
 
