@@ -1696,8 +1696,9 @@ FAULTS = [
           "    gpt.save(folder, lora.without(params), cfg)\n",
           "tests/test_tuning.py::test_an_adapter_is_merged_and_kept_beside_the_model"),
     Fault("updates-miss-the-shared-adapter", "chat/tuning.py",
-          "        self.parts.params = self.gradients.weights ",
-          "        lora.learned(params) ",
+          "        self.parts.params = lora.learned(params) if place.gpu else "
+          "self.gradients.weights\n",
+          "",
           "tests/test_tuning.py::test_an_adapter_is_merged_and_kept_beside_the_model"),
     Fault("leash-tied-to-the-model-itself", "chat/tuning.py",
           "        return {name: p.copy() for name, p in params.items()}\n",
