@@ -17,14 +17,6 @@ ROWS, LENGTH = 32, 10                   # random texts, and how many tokens each
 MOST_PARTS = 4096                       # that a change may name
 
 
-def refuse_many(numbers, what):
-    """Refused for more numbers inside a model than are looked at at a time."""
-    if numbers > page.LOOKED_AT:
-        message = f"{what} are {numbers:,} numbers inside this model"
-        raise Refused(400, f"{message}, at most {page.LOOKED_AT:,} are looked at; shorten the text",
-                      "text", "context_length_exceeded")
-
-
 def names_of(body, name):
     """A list of texts in a request, () if it is absent."""
     found = field(body, name, [], list)
@@ -72,8 +64,8 @@ def contrast(handler, body):
     settings = settings.temperature, settings.top_k, settings.top_p, settings.min_p
     n = field(body, "n", 12, int, 1, 50)
     cfg = writer.cfg
-    refuse_many(len(ids) * (2 * cfg.vocab_size + cfg.n_layer * 8 * cfg.n_embd),
-                f"{len(ids)} tokens, read twice,")
+    page.refuse_many(len(ids) * (2 * cfg.vocab_size + cfg.n_layer * 8 * cfg.n_embd),
+                     f"{len(ids)} tokens, read twice,")
     if body.get("against") is not None:
         return against(handler, body, writer, ids, settings, n)
     return with_change(handler, body, writer, ids, settings, n)
@@ -141,8 +133,8 @@ def trace(handler, body):
         patching.check_lengths(patching.change_of(cfg, patch=["layer1"]), ids, other)
     except ValueError as e:
         raise Refused(400, str(e), "other_tokens") from None
-    refuse_many(len(ids) ** 2 * (cfg.vocab_size + 8 * cfg.n_embd),
-                f"{len(ids)} tokens, read once for each place,")
+    page.refuse_many(len(ids) ** 2 * (cfg.vocab_size + 8 * cfg.n_embd),
+                     f"{len(ids)} tokens, read once for each place,")
 
     def answer():
         """Let the model read the text once for each layer and place."""
@@ -181,8 +173,8 @@ def heads_that_copy(handler, body):
     if length < 2:
         raise Refused(400, f"{name}: its context of {cfg.n_positions} holds no text twice")
     rows = induction.rows_of(tokenizer, rng, tokens, ROWS, length)
-    refuse_many(rows.size * (cfg.vocab_size + cfg.n_layer * cfg.n_head * rows.shape[1]),
-                f"{len(rows)} random texts")
+    page.refuse_many(rows.size * (cfg.vocab_size + cfg.n_layer * cfg.n_head * rows.shape[1]),
+                     f"{len(rows)} random texts")
 
     def answer():
         """Let the model read random texts that say everything twice."""

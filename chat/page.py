@@ -39,14 +39,12 @@ def page(name, handler=None, _=None):
 
 def inlined(text):
     """A page in one file, to send to someone: its style and its scripts stand in it."""
-    def style(match):
-        return f"<style>\n{(FOLDER / match[1]).read_text(encoding='utf-8')}</style>"
+    def with_file(tag):
+        return lambda match: (
+            f"<{tag}>\n{(FOLDER / match[1]).read_text(encoding='utf-8')}</{tag}>")
 
-    def script(match):
-        return f"<script>\n{(FOLDER / match[1]).read_text(encoding='utf-8')}</script>"
-
-    text = re.sub(r'<link rel="stylesheet" href="page/([\w.]+)">', style, text)
-    return re.sub(r'<script src="page/([\w.]+)"></script>', script, text)
+    text = re.sub(r'<link rel="stylesheet" href="page/([\w.]+)">', with_file("style"), text)
+    return re.sub(r'<script src="page/([\w.]+)"></script>', with_file("script"), text)
 
 
 @functools.lru_cache
@@ -210,17 +208,27 @@ def ids_to_look_at(body, writer):
     return ids
 
 
+def refuse_many(numbers, what):
+    """Refused for more numbers inside a model than are looked at at a time."""
+    if numbers > LOOKED_AT:
+        message = f"{what} are {numbers:,} numbers inside this model"
+        raise Refused(400, f"{message}, at most {LOOKED_AT:,} are looked at; shorten the text",
+                      "text", "context_length_exceeded")
+
+
+def special_places(ids, tokenizer):
+    """The places of special tokens among some ids."""
+    special = tokenizer.special_tokens.values()
+    return [place for place, token in enumerate(ids) if token in special]
+
+
 def look(handler, body):
     """What goes on inside a model (inside.describe); with layer and head, the attention there."""
     name, writer = handler.model_of(body, BASES + ASSISTANTS)
     cfg, tokenizer = writer.cfg, writer.tokenizer
     ids = ids_to_look_at(body, writer)
     logits = (cfg.n_layer + 1) * cfg.vocab_size
-    numbers = len(ids) * (logits + cfg.n_layer * cfg.n_head * len(ids))
-    if numbers > LOOKED_AT:
-        message = f"{len(ids)} tokens are {numbers:,} numbers inside this model"
-        raise Refused(400, f"{message}, at most {LOOKED_AT:,} are looked at; shorten the text",
-                      "text", "context_length_exceeded")
+    refuse_many(len(ids) * (logits + cfg.n_layer * cfg.n_head * len(ids)), f"{len(ids)} tokens")
     layer = field(body, "layer", None, int, 0, cfg.n_layer - 1)
     head = field(body, "head", None, int, 0, cfg.n_head - 1)
     s = fields.settings_of(body, tokenizer, 1, -1, ())
@@ -238,9 +246,7 @@ def look(handler, body):
         model = writer.params, cfg, tokenizer
         with handler.server.looking:
             found = inside.describe(model, ids, n, s.temperature, s.top_k, s.top_p, s.min_p)
-        names = tokenizer.special_tokens.values()
-        special = [i for i, token in enumerate(ids) if token in names]
-        return Answer({"model": name, "special": special, **found})
+        return Answer({"model": name, "special": special_places(ids, tokenizer), **found})
 
     return description if layer is None or head is None else attention
 
@@ -286,12 +292,11 @@ def pieces(handler, body):
     """
     _, writer = handler.model_of(body, ASSISTANTS + BASES)
     tokenizer, ids = writer.tokenizer, ids_to_look_at(body, writer)
-    names = tokenizer.special_tokens.values()
     turns, written = roles_in(ids, tokenizer)
     return Answer({
         "ids": ids,
         "pieces": [api.spelled(tokenizer, i) for i in ids],
-        "special": [i for i, token in enumerate(ids) if token in names],
+        "special": special_places(ids, tokenizer),
         "turns": turns,
         "written": written,
     })

@@ -10,11 +10,7 @@ const duel = {
   asking: false
 };
 
-const duelTold = action => async (...given) => {
-  $("duel_error").textContent = "";
-  try { return await action(...given); }
-  catch (e) { $("duel_error").textContent = e.message; }
-};
+const duelTold = tellingErrors("duel_error");
 
 const beginDuels = duelTold(async () => {
   const questions = about.examples.map(example => [example].flat().at(-1));

@@ -7,7 +7,9 @@ const LONGEST_WAIT = 30_000;            // while the server does not answer
 // The selects of models, and which of about's models each begins with.
 const MODEL_SELECTS = {
   model: "assistant",
-  inside_model: "base"
+  play_model: "base",
+  inside_model: "base",
+  walk_model: "base"
 };
 
 // Fill a select with the models that are there now. It keeps its choice, even if that model is gone

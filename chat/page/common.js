@@ -107,6 +107,29 @@ async function ask(path, body, signal) {
   return found;
 }
 
+// The events of a stream, as objects. One may come in several pieces.
+async function* eventsOf(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  while (true) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (held + value).split("\n\n");
+    held = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data !== "[DONE]") yield JSON.parse(data);
+    }
+  }
+}
+
+// What makes an action show in an element the error that it may end in. To stop it is no error.
+const tellingErrors = id => action => async (...given) => {
+  $(id).textContent = "";
+  try { return await action(...given); }
+  catch (error) { if (error.name !== "AbortError") $(id).textContent = error.message; }
+};
+
 /* ---- the view that the address names */
 
 const views = {};                       // {name: {title, begin, scroll}}, in the order of the menu

@@ -35,12 +35,7 @@ function numberIn(id) {
   return field.value === "" ? +field.defaultValue : +field.value;
 }
 
-// Run an action, and show the error that it may end in.
-const insideTold = action => async (...given) => {
-  $("inside_error").textContent = "";
-  try { return await action(...given); }
-  catch (e) { $("inside_error").textContent = e.message; }
-};
+const insideTold = tellingErrors("inside_error");
 
 /* ---- reading */
 

@@ -18,7 +18,6 @@ const play = {
 };
 
 async function beginPlay() {
-  fillModels($("play_model"), about.base);
   notePlay();
   drawPlay();
   $("play_text").focus({ preventScroll: true });
@@ -30,19 +29,7 @@ async function beginPlay() {
   $("play_beginnings").replaceChildren(...(buttons.length ? ["Try:", ...buttons] : []));
 }
 
-// Offer the models of the run; the one that was chosen stays.
-function fillModels(select, preferred) {
-  const chosen = select.value || preferred;
-  select.replaceChildren(...about.models.map(
-    name => make("option", { value: name, selected: name === chosen }, name)
-  ));
-}
-
-const playTold = action => async (...given) => {
-  $("play_error").textContent = "";
-  try { return await action(...given); }
-  catch (e) { if (e.name !== "AbortError") $("play_error").textContent = e.message; }
-};
+const playTold = tellingErrors("play_error");
 
 /* ---- the page */
 
@@ -172,7 +159,7 @@ async function writeOn(controller, body, ids) {
   const from = play.text.length;
   const more = [];                      // tokens, which come with the text or at its end
   let written = 0, reason = null;
-  for await (const { error, choices, usage } of playEvents(answer)) {
+  for await (const { error, choices, usage } of eventsOf(answer)) {
     if (error) throw new Error(error.message);
     if (controller !== play.running) return;
     for (const choice of choices) {
@@ -202,17 +189,6 @@ function addText(text, from) {
   play.written = [...play.written.filter(([begin]) => begin < from), [from, play.text.length]];
   drawPlay();
   if (follows) scrollTo(0, document.body.scrollHeight);
-}
-
-// The values of a stream of server-sent events. One may come in pieces.
-async function* playEvents(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let held = "", part; !(part = await reader.read()).done;) {
-    const events = (held + part.value).split("\n\n");
-    held = events.pop();
-    for (const event of events)
-      if (event.startsWith("data: ") && event !== "data: [DONE]") yield JSON.parse(event.slice(6));
-  }
 }
 
 // Stop writing. What is there stays.
@@ -361,4 +337,3 @@ $("view_playground").addEventListener("keydown", event => {
 });
 moveByArrows($("play_pieces"), ".tok", () => Infinity);
 addEventListener("resize", drawPlay);
-addEventListener("about", () => fillModels($("play_model"), about.base));

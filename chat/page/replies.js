@@ -76,22 +76,6 @@ function endEarly(message, error) {
   removeHalfCall(message);
 }
 
-// The events of a stream, as objects. One may come in several pieces.
-async function* eventsOf(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
-  while (true) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const events = (held + value).split("\n\n");
-    held = events.pop();
-    for (const event of events) {
-      const data = event.replace(/^data: /, "");
-      if (data !== "[DONE]") yield JSON.parse(data);
-    }
-  }
-}
-
 // The parts that a reply grows by. A document has one part.
 function partsIn(said) {
   if (said.delta) return said.delta.parts ?? [];

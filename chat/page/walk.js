@@ -35,16 +35,7 @@ async function walkText() {
   } catch (e) { $("walk_error").textContent = e.message; }
 }
 
-// The models that there are now; the chosen one stays.
-function fillWalkModels() {
-  const chosen = $("walk_model").value || about.base;
-  $("walk_model").replaceChildren(...about.models.map(name =>
-    make("option", { value: name, selected: name === chosen }, name)));
-}
-
 function beginWalk() {
-  fillWalkModels();
-  addEventListener("about", fillWalkModels);
   $("walk_form").onsubmit = event => { event.preventDefault(); walkText(); };
   walkText();
 }
