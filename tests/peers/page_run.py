@@ -1,5 +1,6 @@
 """page_run.py: a small run, and a browser that shows its page, for the tests of chat/page/."""
 
+import contextlib
 import json
 import time
 
@@ -72,22 +73,29 @@ def page(request, browser):
     scheme, width, height, touch = request.param
     size = {"width": width, "height": height}
     context = browser.new_context(color_scheme=scheme, viewport=size, has_touch=touch)
-    page, wrong = context.new_page(), []
+    page = context.new_page()
     # what is expected there: the page goes on asking when a test has ended its server
     page.expected = ["net::ERR_CONNECTION_REFUSED"]
+    page.is_phone = touch
+    with watched(page, lambda said: any(text in said for text in page.expected)):
+        yield page
+    page.context.close()
+
+
+@contextlib.contextmanager
+def watched(page, is_expected, timeout_ms=10_000):
+    """Nothing may go to a page's console that is not expected, and nothing be wider than it."""
+    wrong = []
 
     def note(message):
-        if message.type in ("error", "warning"):
-            if not any(text in message.text for text in page.expected):
-                wrong.append(message.text)
+        if message.type in ("error", "warning") and not is_expected(message.text):
+            wrong.append(message.text)
 
     page.on("console", note)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.set_default_timeout(10_000)
-    page.is_phone = touch
-    yield page
+    page.set_default_timeout(timeout_ms)
+    yield
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
-    page.context.close()
 
 
 def ask(page, question):
@@ -122,13 +130,17 @@ def focused(page):
     return page.evaluate("document.activeElement.id || document.activeElement.textContent")
 
 
-def requests_to(page, end):
-    """A list to which the body of each request is added whose address ends so, from now on."""
+def requests_to(page, end, field=None):
+    """A list to which the body of each request is added whose address ends so, from now on.
+
+    field: of the body, in place of all of it.
+    """
     sent = []
 
     def note(request):
         if request.url.endswith(end):
-            sent.append(request.post_data_json)
+            body = request.post_data_json
+            sent.append(body if field is None else body[field])
 
     page.on("request", note)
     return sent
@@ -136,14 +148,7 @@ def requests_to(page, end):
 
 def messages_sent(page):
     """A list to which each conversation is added that the page sends from now on."""
-    sent = []
-
-    def note(request):
-        if request.url.endswith("/completions"):
-            sent.append(request.post_data_json["messages"])
-
-    page.on("request", note)
-    return sent
+    return requests_to(page, "/completions", "messages")
 
 
 @pytest.fixture

@@ -184,13 +184,22 @@ def compare_dedup(n, folder):
         steps = {"sign": [*files, "--workers", 1], "match": [],
                  "drop": [*files, "--workers", 1, "--to", out]}
         for step, more in steps.items():
-            words = ["-m", "web.dedup", step, *more, "--work", work]
-            started = [start(words, f"{i}/{n_tasks}") for i in range(n_tasks)]
-            each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in finish(started))
-            print(f"{n:,} documents, {step} by {n_tasks}: {each}", flush=True)
+            take_step(n, step, n_tasks, *more, "--work", work)
         results.append({path.name: path.read_bytes() for path in sorted(out.glob("*.gz"))})
-    same = results[0] == results[1]
-    print(f"{n:,} documents, {len(results[0])} files: {'the same' if same else 'NOT THE SAME'}")
+    return are_same(n, *results)
+
+
+def take_step(n, step, n_tasks, *more):
+    """One step of web.dedup on n documents, by some tasks; prints a line."""
+    started = [start(["-m", "web.dedup", step, *more], f"{i}/{n_tasks}") for i in range(n_tasks)]
+    each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in finish(started))
+    print(f"{n:,} documents, {step} by {n_tasks}: {each}", flush=True)
+
+
+def are_same(n, by_one, by_two):
+    """Whether two results {name: bytes} agree; prints a line."""
+    same = by_one == by_two
+    print(f"{n:,} documents, {len(by_one)} files: {'the same' if same else 'NOT THE SAME'}")
     return same
 
 
@@ -217,14 +226,9 @@ def compare_match(n, folder):
     work, results = folder / "work", []
     write_keys(work, n)
     for n_tasks in (1, 2):
-        words = ["-m", "web.dedup", "match", "--work", work]
-        started = [start(words, f"{i}/{n_tasks}") for i in range(n_tasks)]
-        each = ", ".join(f"{cpu_s:.1f} s {mb:.0f} MB" for cpu_s, mb in finish(started))
-        print(f"{n:,} documents, match by {n_tasks}: {each}", flush=True)
+        take_step(n, "match", n_tasks, "--work", work)
         results.append({path.name: path.read_bytes() for path in sorted(work.glob("*.drop.npy"))})
-    same = results[0] == results[1]
-    print(f"{n:,} documents, {len(results[0])} files: {'the same' if same else 'NOT THE SAME'}")
-    return same
+    return are_same(n, *results)
 
 
 def main():

@@ -15,6 +15,7 @@ import gpt
 import sample
 from chat import generate, inside, votes
 from chromium import browser  # noqa: F401  a fixture
+from page_run import requests_to, watched
 from serving import post, running
 from test_beginnings import LONG, run_of
 
@@ -56,20 +57,11 @@ def page(request, browser):  # noqa: F811
     context = browser.new_context(color_scheme=scheme, has_touch=width < 500,
                                   viewport={"width": width, "height": height})
     page = context.new_page()
-    wrong = []
-
-    def note(message):
-        # What the browser itself says of a refusal, or of a request that a test cuts off.
-        refused = ("Failed to load resource: the server responded with a status of 4",
-                   "Failed to load resource: net::ERR_FAILED")
-        if message.type in ("error", "warning") and not message.text.startswith(refused):
-            wrong.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.set_default_timeout(10_000)
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
+    # What the browser itself says of a refusal, or of a request that a test cuts off.
+    refused = ("Failed to load resource: the server responded with a status of 4",
+               "Failed to load resource: net::ERR_FAILED")
+    with watched(page, lambda said: said.startswith(refused)):
+        yield page
     context.close()
 
 
@@ -598,14 +590,7 @@ def test_it_goes_on_from_the_very_tokens(opened, server):
 
 def prompts_of(page):
     """A list that gets the prompt of each text that the page has written from now on."""
-    found = []
-
-    def note(request):
-        if request.url.endswith("/v1/completions"):
-            found.append(request.post_data_json["prompt"])
-
-    page.on("request", note)
-    return found
+    return requests_to(page, "/v1/completions", "prompt")
 
 
 def test_it_goes_on_from_what_was_typed(opened):

@@ -21,6 +21,7 @@ from chat import walk
 from chromium import browser  # noqa: F401  a fixture
 from conftest import ROOT
 from model import llama
+from page_run import watched
 from serving import CFG, PARAMS, TOK, running
 
 DEMO = ROOT / "out" / "demo" / "base"
@@ -48,18 +49,9 @@ def page(request, browser):  # noqa: F811
     scheme, width, height = request.param
     size = {"width": width, "height": height}
     page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
-    wrong = []
     refused = "Failed to load resource: the server responded with a status of 400"
-
-    def note(message):
-        if message.type in ("error", "warning") and not message.text.startswith(refused):
-            wrong.append(message.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.set_default_timeout(20_000)
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not wrong, wrong
+    with watched(page, lambda said: said.startswith(refused), timeout_ms=20_000):
+        yield page
     page.context.close()
 
 
