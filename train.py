@@ -176,7 +176,7 @@ def add_gradients(work, rows, micro_batch, here=ranks.ALONE):
     work.clear()
     n_tokens = rows[:, 1:].size
     loss = 0.0
-    own = rows[here.share(len(rows))]
+    own = rows[here.own_slice(len(rows))]
     for i in range(0, max(1, len(own)), micro_batch):       # once where there are no rows
         inputs = own[i:i + micro_batch, :-1]
         targets = own[i:i + micro_batch, 1:]

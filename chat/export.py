@@ -292,7 +292,7 @@ def save(path, params, cfg, tokenizer, kind="f32", name="longhand", folder=None)
         begin += n_bytes + -n_bytes % ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(table), len(entries))
     head += b"".join(entries) + b"".join(table)
-    disk.remove_temporaries(Path(path).parent, Path(path).name)
+    disk.remove_temporaries(Path(path).parent, {Path(path).name})
     with disk.whole_file(Path(path)) as file:
         file.write(head + bytes(-len(head) % ALIGNMENT))
         for key, a in tensors_of(params, cfg):

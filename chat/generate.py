@@ -502,7 +502,7 @@ def generate_on_ranks(params, cfg, tokenizer, prompts, **settings):
     A reply has the random numbers of its place among all, whoever writes it.
     """
     here = ranks.here()
-    own = here.share(len(prompts))
+    own = here.own_slice(len(prompts))
     streams = list(range(own.start, own.stop))
     replies = generate(params, cfg, tokenizer, prompts[own], streams=streams, **settings)
     if here.size == 1:

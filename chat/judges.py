@@ -127,7 +127,7 @@ def add_gradient(learner, rows, loss_of):
     Each rank computes its share of the rows. The loss compares the rewards of all.
     """
     gradients, here = learner.gradients, ranks.here()
-    own = here.share(len(rows))
+    own = here.own_slice(len(rows))
     if own.start == own.stop:
         gradients.add(np.empty((0, 1)), None, None)
         return loss_of(np.concatenate(here.all_objects([])))

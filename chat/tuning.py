@@ -220,7 +220,7 @@ class Learner:
 
         Each rank takes its share of the rows. Returns the loss of the whole batch.
         """
-        own = parallel.share_of_rows(batch, self.here.share)
+        own = parallel.share_of_rows(batch, self.here.own_slice)
         return self.here.sum_of(self.gradients.add(*own))[0]
 
     def steps(self):

@@ -94,11 +94,11 @@ class Ranks:
 
     # What every rank has.
 
-    def share(self, n):
+    def own_slice(self, n):
         """The slice of n things that this rank gets."""
         return cores.Share(self.rank, self.size)(n)
 
-    def shares(self, n):
+    def slices(self, n):
         """[the slice of n things that rank r gets, for each r]"""
         return [cores.Share(r, self.size)(n) for r in range(self.size)]
 
@@ -140,14 +140,14 @@ class Ranks:
         if self.size == 1:
             return function(*arrays)
         n = len(arrays[0])
-        own = self.share(n)
+        own = self.own_slice(n)
         found = function(*(a[own] for a in arrays)) if own.stop > own.start else None
         kinds = self.all_objects(None if found is None else [found.dtype.str, found.shape[1:]])
         dtype, shape = next(kind for kind in kinds if kind)
         whole = np.empty((n, *shape), dtype)
         if found is not None:
             whole[own] = found
-        self.all_gather([whole], [self.shares(n)])
+        self.all_gather([whole], [self.slices(n)])
         return whole
 
     def reduce_scatter(self, arrays, parts):
@@ -247,7 +247,7 @@ class Ranks:
     def sum_in_order(self, arrays):
         """Sum arrays over the ranks, in place and on every rank. The dtype is one and the same."""
         flat = [_flat(a) for a in arrays]
-        parts = [self.shares(a.size) for a in flat]
+        parts = [self.slices(a.size) for a in flat]
         self.reduce_scatter(flat, parts)
         self.all_gather(flat, parts)
 

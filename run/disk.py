@@ -153,14 +153,14 @@ def write_text(path, text):
         f.write(text.encode("utf-8"))
 
 
-def remove_temporaries(folder, name=None):
+def remove_temporaries(folder, names=None):
     """Remove temporary files of whole_file that killed processes left in a folder.
 
-    name: only those of the file of this name.
+    names: only those of the files of these names.
     """
     for path in Path(folder).iterdir():
         found = TEMPORARY.fullmatch(path.name)
-        if found and name in (None, found[1]) and not is_alive(int(found[2])):
+        if found and (names is None or found[1] in names) and not is_alive(int(found[2])):
             path.unlink(missing_ok=True)
 
 

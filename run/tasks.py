@@ -21,7 +21,7 @@ No clock and no time of a file decides anything. How a command is written for ta
             phases.finish()
 
 made_of is a dict of all that decides the result but the number of tasks; phases.folder is for the
-files of this work. In count(), a task takes task.share(files): files i, i+n, ... It may be killed
+files of this work. In count(), a task takes task.own(files): files i, i+n, ... It may be killed
 anywhere and is then called again. So it writes each result whole (run/disk.py) into phases.folder,
 under a name that depends on the file and not on the task, and leaves out what is there. Then the
 result is the same for any number of tasks, and a task that runs twice at once does no harm. One
@@ -63,7 +63,7 @@ class Task(NamedTuple):
     index: int
     of: int
 
-    def share(self, items):
+    def own(self, items):
         """This task's items of a list: number index, index + of, and so on."""
         return items[self.index::self.of]
 

@@ -39,7 +39,7 @@ def arrays_of(rank, dtype=np.float32):
 
 def parts_of(here):
     """Rows of each array for each rank: even shares, and one array whole to the last rank."""
-    parts = [here.shares(len(a)) for a in arrays_of(0)]
+    parts = [here.slices(len(a)) for a in arrays_of(0)]
     parts[0] = [slice(0, 0)] * (here.size - 1) + [slice(0, 7)]
     return parts
 

@@ -83,6 +83,22 @@ def test_the_first_fetched_of_a_cluster_stays_in_whatever_order(tmp_path):
     assert kept == [KEPT] * 3
 
 
+def test_a_task_removes_what_it_left_when_it_was_killed_and_nothing_of_others(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", DOCS[:1]) for name in "ab"]
+    work, out, ended = tmp_path / "work", tmp_path / "out", 2 ** 70
+    left = [work / f"{name}.keys.npy.{ended}-00000000.tmp" for name in "ab"]
+    left += [out / f"{name}.jsonl.gz.{ended}-00000000.tmp" for name in "ab"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    run("sign", *files, "--work", work, "--task", "0/2", "--workers", "1")
+    assert [path.exists() for path in left] == [False, True, True, True]
+    matching.sign(files[1], work)
+    run("match", "--work", work)
+    run("drop", *files, "--work", work, "--to", out, "--task", "1/2", "--workers", "1")
+    assert [path.exists() for path in left] == [False, False, True, False]
+
+
 def test_an_index_takes_the_whole_cluster(tmp_path):
     first = steps(tmp_path / "first", {"a": [DOCS[4]]}, "--save-index", str(tmp_path / "index.npy"))
     assert first == {4}

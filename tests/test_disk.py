@@ -161,7 +161,7 @@ def test_the_next_process_removes_what_a_killed_one_left(tmp_path):
     subprocess.run([sys.executable, "-c", HALF, str(tmp_path)], cwd=ROOT)
     (tmp_path / "notes.tmp").write_text("of the user")
     assert len(list(tmp_path.iterdir())) == 2
-    disk.remove_temporaries(tmp_path, "config.json")    # the name of another file
+    disk.remove_temporaries(tmp_path, {"config.json"})    # the name of another file
     assert len(list(tmp_path.iterdir())) == 2
     with runs.locked(tmp_path, "x"):
         pass

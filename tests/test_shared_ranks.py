@@ -211,7 +211,7 @@ def test_alone_there_is_nothing_to_exchange():
     ranks.ALONE.sum_in_order([a])
     ranks.ALONE.broadcast([a])
     assert (a == [0, 1, 2]).all() and ranks.ALONE.all_objects(5) == [5]
-    assert ranks.ALONE.share(7) == slice(0, 7) and ranks.here() is ranks.ALONE
+    assert ranks.ALONE.own_slice(7) == slice(0, 7) and ranks.here() is ranks.ALONE
     with pytest.raises(NotImplementedError, match="a run of one rank sends nothing"):
         ranks.ALONE.outbox()
 

@@ -57,9 +57,9 @@ def test_mpirun_and_srun_tell_the_number(environ, want):
 
 def test_shares_are_all_of_it_once():
     for n in (1, 2, 3, 7):
-        shares = [tasks.Task(i, n).share(list(range(5))) for i in range(n)]
+        shares = [tasks.Task(i, n).own(list(range(5))) for i in range(n)]
         assert sorted(sum(shares, [])) == list(range(5))
-    assert tasks.Task(1, 2).share(list("abcde")) == ["b", "d"]
+    assert tasks.Task(1, 2).own(list("abcde")) == ["b", "d"]
 
 
 def test_tasks_on_one_machine_share_its_cpus():
@@ -271,7 +271,7 @@ names = {"read": tasks.ALL, "join": tasks.FIRST}
 numbers = list(range(40))
 
 def read():
-    for n in task.share(numbers):
+    for n in task.own(numbers):
         path = phases.folder / f"{n}.txt"
         if not path.exists():
             time.sleep(0.05)

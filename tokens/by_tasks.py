@@ -63,7 +63,7 @@ def phases_of(command, folder, files, settings, task, only=None):
     with tasks.locked(folder, f"bpe.py {command}", task), disk.naming(folder):
         begin = functools.partial(tasks.Phases, place, task, PHASES[command], made_of, only)
         phases = begin()
-        mine = task.share(files)
+        mine = task.own(files)
         digests = [digest_of(path) for path in mine]
         before = digests_of_begin(phases, digests)
         if before != digests and task == tasks.ALONE:
@@ -125,11 +125,11 @@ def train_run(learn, files, args):
 
     def count():
         if args.ties != "minbpe":
-            count_files(task.share(files), phases.folder / f"{task.index}.npz", args)
+            count_files(task.own(files), phases.folder / f"{task.index}.npz", args)
             return
         # Of equal pairs minbpe takes the one that comes first. So the pieces have to be added up in
         # the order of the corpus, file by file.
-        for number, file in task.share(list(enumerate(files))):
+        for number, file in task.own(list(enumerate(files))):
             count_files([file], phases.folder / f"{number}.npz", args)
 
     def merge():
@@ -225,7 +225,7 @@ def record(folder, number):
 def encode_files(phases, files, tokenizer, args):
     """Write the ids of each file of this task, unless that is done."""
     tokenizer.encoder.pairs             # made once, before the processes are forked
-    todo = [(number, path) for number, path in phases.task.share(list(enumerate(files)))
+    todo = [(number, path) for number, path in phases.task.own(list(enumerate(files)))
             if not record(phases.folder, number).exists()]
     reading = progress.Reading(path for _, path in todo)
     documents = documents_of(todo, args.val_percent, reading.opened)
@@ -318,7 +318,7 @@ class Parts:
         for split in SPLITS:
             n_tokens = sum(self.counts[f"{split} tokens"])
             begins = range(0, n_tokens, shard_tokens)
-            for k, begin in task.share(list(enumerate(begins))):
+            for k, begin in task.own(list(enumerate(begins))):
                 path = folder / f"{split}_{k:06d}.bin"
                 if not path.exists():
                     end = min(begin + shard_tokens, n_tokens)

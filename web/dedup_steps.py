@@ -23,15 +23,17 @@ import sys
 from pathlib import Path
 
 from model import cores
-from run import command, progress, runs, tasks
+from run import command, disk, progress, runs, tasks
 from web import matching
 from web.matching import stem_of
 
+SIGNED = ".names.tsv", ".keys.npy", ".signed.json"     # what sign writes for each file
 STEPS = {
     "sign": "write band keys and names of every file",
     "match": "decide which documents go",
     "drop": "write the files without them",
 }
+
 
 def phases_of(step):
     """The phases of a step. `sign` and `drop` have one, in which every file has its own record."""
@@ -84,10 +86,19 @@ def each_file(step, function, files, args):
         yield from progress.each(in_order(files), f"{step}: files", len(files))
 
 
+def remove_leftovers(folder, files, ends):
+    """Remove what killed processes of this task left in a folder: no other task writes its files.
+
+    files: the task's. ends: how the files that it writes for one of them end.
+    """
+    disk.remove_temporaries(folder, {stem_of(path) + end for path in files for end in ends})
+
+
 def sign_command(args, task):
     """Sign a task's files."""
+    remove_leftovers(args.work, task.own(args.files), SIGNED)
     sign = functools.partial(matching.sign, work=args.work)
-    n = sum(each_file("sign", sign, task.share(args.files), args))
+    n = sum(each_file("sign", sign, task.own(args.files), args))
     print(f"{n:,} documents signed")
 
 
@@ -127,8 +138,9 @@ def drop_command(args, task):
     if os.path.realpath(args.to) in map(os.path.realpath, taken):
         raise ValueError(f"--to {args.to}: the results need a folder of their own, "
                          "not that of the files or of --work")
-    files, counts = task.share(args.files), []
+    files, counts = task.own(args.files), []
     with tasks.locked(args.to, "dedup.py", task):
+        remove_leftovers(args.to, files, [".jsonl.gz"])
         matching.claim(args.to, args.work)
         check = functools.partial(matching.check_matched, work=args.work, matched=matched)
         write = functools.partial(matching.drop_lines, work=args.work, to=args.to, matched=matched)

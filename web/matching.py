@@ -275,10 +275,10 @@ def find_pairs(work, to, task, index=(), version="0.10"):
     """
     documents = Documents(work)
     (Path(work) / "matched.json").unlink(missing_ok=True)       # of an earlier match
-    for stem in task.share(documents.stems):
+    for stem in task.own(documents.stems):
         load_keys(work, stem)
     earlier = [load_index(path, version) for path in index]
-    pieces = task.share(parts_of_bands(len(documents), task.of))
+    pieces = task.own(parts_of_bands(len(documents), task.of))
     n_together = max(1, FEW // max(1, len(documents)))      # few documents: all bands in one file
     for i in range(0, len(pieces), n_together):
         k, part, _ = pieces[i]

@@ -362,7 +362,7 @@ def check_index(job):
 
 def sources_of(job):
     """[number, SHA-256] of the files that the job's task reads."""
-    return [[n, digest_of(job.files[n])] for n in job.task.share(range(len(job.files)))]
+    return [[n, digest_of(job.files[n])] for n in job.task.own(range(len(job.files)))]
 
 
 def begin(job):
@@ -390,7 +390,7 @@ def begin(job):
 
 def unfinished(job, folder, name):
     """The numbers of a task's files that have no record yet: folder/000003.NAME for file 3."""
-    mine = job.task.share(range(len(job.files)))
+    mine = job.task.own(range(len(job.files)))
     return [n for n in mine if not (folder / f"{n:06}.{name}").exists()]
 
 

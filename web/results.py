@@ -77,7 +77,7 @@ def write_shards(job, folder):
     shards.mkdir(exist_ok=True)
     files = [disk.read_json(rest / f"{n:06}.rows.json") for n in range(len(job.files))]
     n_documents = sum(file["documents"] for file in files)
-    numbers = job.task.share(range(-(-n_documents // SHARD_DOCUMENTS)))
+    numbers = job.task.own(range(-(-n_documents // SHARD_DOCUMENTS)))
     numbers = [n for n in numbers if not (shards / f"{n:06}.jsonl.gz").exists()]
 
     def write(number):

@@ -171,7 +171,7 @@ def exchange(args):
         print(f"{kind} {here.size}  million floats  best, ms  median, ms  processor s  best GB/s")
         for n in (802_560, 10_646_784, 124_439_808):
             arrays = [here.memory(4 * n).view(np.float32)]
-            parts, times, started = [here.shares(n)], [], time.process_time()
+            parts, times, started = [here.slices(n)], [], time.process_time()
             n_turns = max(5, min(50, round(2e8 / n)))
             before = here.sent
             for _ in range(n_turns):
