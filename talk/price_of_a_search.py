@@ -2,8 +2,9 @@
 
 Searching costs time, and somebody pays for it. The model of talk/searching.py is reinforced: a
 right answer is worth 1, and for a name of no page that is "I do not know."; a search costs a
-little. The control pays nothing for it. Of each kind of name, by its pages, there are as many
-questions. Names to learn from and names to judge by have none in common.
+little. The control pays nothing for it. Half of the questions are about well-known names that its
+lessons asked about, where a search is not needed. Names to learn from and names to judge by have
+none in common.
 
 Refuted if the model that pays searches as often for what it knows as the one that does not, or if
 it no longer searches for what it does not know.
@@ -25,7 +26,7 @@ STAGES = ("sft",)
 AFTER = ("searching",)                  # which makes the model that it begins with
 SECONDS = 300
 STEPS = 40
-PRICES = {"free": 0.0, "at a price": 0.2}
+PRICES = {"free": 0.0, "at a price": 0.4}
 
 
 def reward_at(price):
@@ -39,13 +40,17 @@ def reward_at(price):
 
 
 def balanced(tasks, rng):
-    """Tasks of which each kind of name, by its pages, has the same number; some come again."""
-    kinds = {}
+    """Tasks, half of them about names that lessons asked about; some come again.
+
+    Of the other half each kind of name, by its pages, has the same number.
+    """
+    asked, others = [task for task in tasks if task["asked"]], {}
     for task in tasks:
-        kinds.setdefault((min(task["exposure"], 10), task["asked"]), []).append(task)
-    most = max(map(len, kinds.values()))
-    found = []
-    for kind in kinds.values():
+        if not task["asked"]:
+            others.setdefault(min(task["exposure"], 10), []).append(task)
+    most = max(map(len, others.values()))
+    found = list(itertools.islice(itertools.cycle(asked), most * len(others)))
+    for kind in others.values():
         found += itertools.islice(itertools.cycle(kind), most)
     rng.shuffle(found)
     return found

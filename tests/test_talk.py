@@ -8,17 +8,19 @@ import importlib.util
 import inspect
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import align
 import numpy as np
 import pytest
 from chat import options
-from talk import (experiment, hallucination, knowledge_of_self, plots, results, tokens_to_think,
-                  tools)
+from talk import (experiment, hallucination, knowledge_of_self, plots, price_of_a_search, results,
+                  tokens_to_think, tools)
 from web import toylessons, toyweb
 from conftest import ROOT
 from test_probe import TASKS, run  # noqa: F401  a fixture: a small model that knows two answers
@@ -346,6 +348,16 @@ def test_both_arms_are_taught_alike(run, taught, monkeypatch):  # noqa: F811
     knowledge_of_self.experiment(run, 3)
     follower, control = taught
     assert follower[:4] == control[:4] and follower[2] == "sft"
+
+
+def test_half_of_the_questions_at_a_price_are_about_names_of_the_lessons():
+    kinds = {(0, False): 6, (1, False): 3, (20, False): 2, (30, False): 1, (10, True): 5}
+    tasks = [{"exposure": pages, "asked": asked, "number": i}
+             for (pages, asked), n in kinds.items() for i in range(n)]
+    found = price_of_a_search.balanced(tasks, random.Random(0))
+    shares = Counter((task["exposure"], task["asked"]) for task in found)
+    assert shares == {(0, False): 6, (1, False): 6, (20, False): 4, (30, False): 2, (10, True): 18}
+    assert len({tuple(task.values()) for task in found}) == sum(kinds.values())
 
 
 def test_the_three_ways_to_answer_have_the_same_rounds():
