@@ -26,7 +26,7 @@ STAGES = ("sft",)
 AFTER = ("searching",)                  # which makes the model that it begins with
 SECONDS = 300
 STEPS = 40
-PRICES = {"free": 0.0, "at a price": 0.4}
+PRICES = {"free": 0.0, "at a price": 0.2}
 
 
 def reward_at(price):

@@ -21,9 +21,9 @@ from run import command, disk
 from web import toytools, toyworld
 
 STAGES = ("sft",)
-SECONDS = 330
+SECONDS = 480
 OWN = 0.5                               # so many of sft's own conversations to one with a tool
-STEPS = 400, 600                        # of reading, of the mixture
+STEPS = 600, 900                        # of reading, of the mixture
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
     "no page": ([0], False),
     "1 page": ([1], False),
