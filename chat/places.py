@@ -59,3 +59,6 @@ class Place:
         if self.gpu:
             return device_tuning.Tuning(params, optimizer, cfg, self.gpu.bf16)
         return parallel.Gradients(params, cfg, here=here)
+
+
+CORES = Place()
