@@ -236,6 +236,16 @@ def other_kinds(shapes):
     return kinds
 
 
+def arena_bytes(shapes, bf16):
+    """{name: bytes} of what a step divides its arena into."""
+    kinds = other_kinds(shapes)
+    found = {}
+    for name, shape in shapes.items():
+        itemsize = np.dtype(kinds.get(name, np.uint16 if bf16 else np.float32)).itemsize
+        found[name] = cores.padded(shape, itemsize)
+    return found
+
+
 class Step:
     """Forward and backward of B sequences of T tokens, in arrays that stay where they are: run()
     may be recorded.
@@ -408,11 +418,26 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
     return np.where(targets == -1, 0.0, nll)
 
 
+def rows_to_read(cfg, B, T, bf16, arena):
+    """How many of B rows of T tokens are read at once: as many as keep a GPU busy, or fewer, in
+    half of the memory that is free or the arena's."""
+    rows = min(B, max(1, ROW_TOKENS // T))
+    free_bytes = available_bytes() // 2
+    if arena.memory is not None:
+        free_bytes = max(free_bytes, arena.memory.nbytes)
+    while rows > 1:
+        shapes = step_shapes(cfg, rows, T, want_grads=False)
+        if sum(arena_bytes(shapes, bf16).values()) <= free_bytes:
+            break
+        rows = -(-rows // 2)
+    return rows
+
+
 def forward_steps(params, cfg, tokens, arena, temperature=1.0):
     """(slice of the rows of tokens, a Step for them), for all rows."""
-    B, T = tokens.shape
-    at_once = min(B, max(1, ROW_TOKENS // T))
-    step = Step(params, cfg, at_once, T, arena or cores.Arena(), False, temperature=temperature)
+    (B, T), arena = tokens.shape, arena or cores.Arena()
+    at_once = rows_to_read(cfg, B, T, params["wte.weight"].dtype == np.uint16, arena)
+    step = Step(params, cfg, at_once, T, arena, False, temperature=temperature)
     for begin in range(0, B, at_once):
         yield slice(begin, min(begin + at_once, B)), step
 

@@ -7,14 +7,78 @@ work in one arena, one after the other, and each is recorded when it comes for t
 """
 
 import functools
+import math
 
 from model import device, device_training   # before numpy
-from model import checks, cores, lora
+from model import checks, cores, families, lora
+from model.layout import Layout
 import numpy as np
 
 MULTIPLE = 64           # rows are padded to a multiple of so many tokens: fewer shapes
 MOST_STEPS = 16         # shapes that are kept ready
 SHARE = 0.5             # of the memory that is free beside the weights: the rest is for rollouts
+
+
+def memory_plan(
+    cfg, rows, T, bf16=True, rank=None, has_head=False, n_others=0, has_texts=True, recompute=False,
+):
+    """{what: bytes} of a stage of align.py that learns from rows of T tokens at once.
+
+    rank: of an adapter that learns in the place of the model. has_head: whether a reward's head
+    learns. n_others: models beside it that only read, such as a reference or a judge.
+    """
+    itemsize = 2 if bf16 else 4
+    a_model = itemsize * Layout(cfg).size
+    n = Layout(cfg, given=learned_shapes(cfg, rank, has_head)).size
+    plan = {
+        "parameters": 4 * n + 2 * n if bf16 else 4 * n,
+        "gradients": 4 * n,
+        "AdamW": 8 * n,
+        "frozen model": 0 if rank is None else a_model,
+        "other models": n_others * a_model,
+        "activations": 0,
+        "logits": 0,
+        "scratch": device_training.scratch_bytes(cfg, rows, T),
+    }
+    if rank is not None:
+        plan["scratch"] += 2 * 4 * rows * T * rank              # low and dlow of lora_backward
+    shapes = device.step_shapes(cfg, rows, T, True, recompute)
+    shapes.update(device.table_shapes(cfg, cfg.n_positions))    # which all steps share
+    if has_texts:
+        n_sent, = shapes["inbox"]
+        shapes["inbox"] = (n_sent + 3 * rows * T + 1 + rows * (1 + 2 * T),)     # TextsStep's
+    for name, n_bytes in device.arena_bytes(shapes, bf16).items():
+        plan["logits" if name == "logits" else "activations"] += n_bytes
+    return plan
+
+
+def learned_shapes(cfg, rank=None, has_head=False):
+    """{name: shape} of what learns: the model or an adapter of this rank, and a reward's head."""
+    shapes = dict(families.shapes(cfg))
+    if rank is not None:
+        shapes = {}
+        for name, (n_in, n_out) in lora.layers(cfg).items():
+            shapes[f"{name}.lora_A"] = n_in, rank
+            shapes[f"{name}.lora_B"] = rank, n_out
+    if has_head:
+        shapes[lora.HEAD] = (cfg.n_embd,)
+    return shapes
+
+
+def check_memory(params, cfg, bf16):
+    """ValueError where a GPU has no memory for what learns, its gradients and its means."""
+    has_adapter = lora.SCALE in params
+    shapes = device_training.learned_shapes(params, cfg)
+    n_learned = sum(map(math.prod, shapes.values()))
+    needed = (18 if bf16 else 16) * Layout(cfg, given=shapes).size
+    if has_adapter:
+        needed += (2 if bf16 else 4) * Layout(cfg).size
+    free_bytes = device.available_bytes()
+    if needed > free_bytes:
+        instead = "choose a smaller model" if has_adapter else "learn an adapter: --lora-rank 16"
+        raise ValueError(
+            f"{cfg.n_params:,} parameters need {needed / 1e9:.2f} GB with the gradients and means "
+            f"of the {n_learned:,} that learn, {free_bytes / 1e9:.2f} GB of this GPU are free; {instead}")
 
 
 class TextsStep(device.Step):
@@ -59,6 +123,7 @@ class Tuning(device_training.Training):
     """
 
     def __init__(self, params, optimizer, cfg, bf16=True):
+        check_memory(params, cfg, bf16)
         super().__init__(params, optimizer, cfg, None, bf16=bf16)
 
     @property
@@ -171,7 +236,7 @@ class Tuning(device_training.Training):
         """How many rows of T tokens fit. ValueError if not even one does."""
         bf16 = self.weights.dtype == np.uint16
         shapes = device.step_shapes(self.cfg, 1, T, True, self.recompute)
-        a_row = sum(device_training.arena_bytes(shapes, bf16).values())
+        a_row = sum(device.arena_bytes(shapes, bf16).values())
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)
