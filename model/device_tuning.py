@@ -10,7 +10,7 @@ import functools
 import math
 
 from model import device, device_training   # before numpy
-from model import checks, cores, families, lora
+from model import checks, cores, families, lora, nccl_ranks, zero
 from model.layout import Layout
 import numpy as np
 
@@ -65,12 +65,16 @@ def learned_shapes(cfg, rank=None, has_head=False):
     return shapes
 
 
-def check_memory(params, cfg, bf16):
-    """ValueError where a GPU has no memory for what learns, its gradients and its means."""
+def check_memory(params, cfg, bf16, n_ranks=1):
+    """ValueError where a GPU has no memory for what learns, its gradients and its means.
+
+    n_ranks: how many GPUs have a part each of what the optimizer keeps.
+    """
     has_adapter = lora.SCALE in params
     shapes = device_training.learned_shapes(params, cfg)
     n_learned = sum(map(math.prod, shapes.values()))
-    needed = (18 if bf16 else 16) * Layout(cfg, given=shapes).size
+    weights_and_gradients, kept = (6, 12) if bf16 else (8, 8)       # bytes of a number
+    needed = (weights_and_gradients + kept / n_ranks) * Layout(cfg, given=shapes).size
     if has_adapter:
         needed += (2 if bf16 else 4) * Layout(cfg).size
     free_bytes = device.available_bytes()
@@ -119,12 +123,15 @@ class TextsStep(device.Step):
 class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
-    A reward's head is applied on the host (add_last), because few hidden states need it.
+    A reward's head is applied on the host (add_last), because few hidden states need it. parts and
+    cards: as of Training, where there are ranks.
     """
 
-    def __init__(self, params, optimizer, cfg, bf16=True):
-        check_memory(params, cfg, bf16)
-        super().__init__(params, optimizer, cfg, None, bf16=bf16)
+    def __init__(
+        self, params, optimizer, cfg, bf16=True, parts=zero.EVERYTHING, cards=nccl_ranks.ONE_CARD,
+    ):
+        check_memory(params, cfg, bf16, cards.size)
+        super().__init__(params, optimizer, cfg, None, bf16=bf16, parts=parts, cards=cards)
 
     @property
     def added(self):
@@ -148,7 +155,16 @@ class Tuning(device_training.Training):
         self.loss = 0.0
 
     def add(self, tokens, targets, weights, positions=None, segments=None):     # (B,T) each
-        """Add the gradients of a batch to the sum. Returns the loss of the batch."""
+        """Add the gradients of a batch to the sum. Returns the loss of the batch.
+
+        A batch without rows adds nothing: where there are ranks, this one may have none of it.
+        """
+        if len(tokens) == 0:
+            if not self.begun:
+                self.flat[...] = 0.0
+                self.state[...] = 0.0
+            self.begun = True
+            return 0.0
         batch = [tokens, targets, weights]
         if segments is not None:
             batch += [positions, segments]
@@ -198,7 +214,12 @@ class Tuning(device_training.Training):
         return step
 
     def _head_vector(self):
-        """A reward's head (C,) in float32, on the host."""
+        """A reward's head (C,) in float32, on the host.
+
+        One card has its master copy. Of several, each has the weights that it computes with.
+        """
+        if self.cards.size > 1:
+            return device.kernels.on_host(self.params[lora.HEAD])
         region = self.layout.of_adamw
         return device.cp.asnumpy(self.layout.views(self.masters[0], region)[lora.HEAD])
 
