@@ -197,8 +197,11 @@ def test_a_model_that_no_memory_has_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="27,296 parameters need .* learn an adapter: --lora-rank"):
         device_tuning.Tuning(params, adamw.AdamW(params), cfg)
     of_adapter = with_adapter(params, cfg)
+    plan = device_tuning.memory_plan(cfg, 1, 20, True, rank=2)
+    needed = sum(plan[what] for what in ("parameters", "gradients", "AdamW", "frozen model"))
+    monkeypatch.setattr(device, "available_bytes", lambda: needed)
     device_tuning.check_memory(of_adapter, cfg, True)
-    monkeypatch.setattr(device, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(device, "available_bytes", lambda: needed - 1)
     with pytest.raises(ValueError, match="choose a smaller model"):
         device_tuning.check_memory(of_adapter, cfg, True)
 

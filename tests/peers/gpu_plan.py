@@ -67,10 +67,11 @@ CARDS = [
     Card("RTX 4090", 165.2e12, 1.008e12, 24e9, 128, **OF_OTHERS),
 ]
 H100 = Card("H100", 989e12, 3.35e12, 80e9, 132, **OF_HOPPER)
+SMALL = CARDS[2]._replace(name="small card", memory=8e9)
 # llm.c's tokens a second of one GPU that trains the same 124 million parameters at T 1024.
 REPORTED = {"H100": "468,000 (of eight)", "A100": "218,000 (of eight)", "RTX 4090": "144,000"}
 
-# ------------------------------------------------------------------------------------ what is counted
+# --------------------------------------------------------------------------------- what is counted
 
 
 class Kernel(NamedTuple):
@@ -462,15 +463,43 @@ def time_table(card=CARDS[0]):
 
 def memory_table():
     """Gigabytes, and rows at once; * where activations are computed again."""
-    row("", *(f"{card.name}, {card.memory / 1e9:.0f} GB" for card in CARDS))
-    row("---", *["---:"] * len(CARDS))
+    cards = [*CARDS, SMALL]
+    row("", *(f"{card.name}, {card.memory / 1e9:.0f} GB" for card in cards))
+    row("---", *["---:"] * len(cards))
     for name in WORKS:
         cells = []
-        for card in CARDS:
+        for card in cards:
             plan = plan_of(name, card)
             again = "*" if plan and plan.recompute else ""
             cells.append(f"{plan.memory / 1e9:.1f}, {plan.rows}{again}" if plan else "does not fit")
         row(name, *cells)
+
+
+def rl_table():
+    """Gigabytes of a step of RL with a leash and a reward model: 256 replies of 256 tokens to 16
+    questions of 256, learned 16 rows of 512 at a time."""
+    parts = {
+        "what learns": ("parameters", "gradients", "AdamW"),
+        "the frozen model": ("frozen model",),
+        "reference and judge": ("other models",),
+        "the step": ("activations", "logits", "scratch"),
+    }
+    row("", *parts, "pages", "plain rows in their place", "together")
+    row("---", *["---:"] * (3 + len(parts)))
+    for name, cfg, rank in (
+        ("GPT-2 124M", GPT2, None),
+        ("SmolLM2-135M", SMOLLM, None),
+        ("Llama 3.1 8B, LoRA", LLAMA, RANK),
+    ):
+        n_others = 2 if rank is None else 1         # beside an adapter the model is the reference
+        plan = device_tuning.memory_plan(cfg, 16, 512, rank=rank, n_others=n_others)
+        found = [sum(plan[what] for what in names) for names in parts.values()]
+        a_page = pages.bytes_a_page(cfg, np.uint16)
+        of_pages = a_page * pages.pages_of_replies(16, 16, 256, 256)
+        plain = a_page * 256 * 512 // pages.PAGE
+        # Replies are written and learned in turn: the larger of both is needed beside the models.
+        together = sum(found[:3]) + max(found[3], of_pages)
+        row(name, *(f"{n / 1e9:.1f}" for n in (*found, of_pages, plain, together)))
 
 
 def check_table():
@@ -497,8 +526,8 @@ def main(argv=None):
     description = "How fast model/device.py can be on a GPU, on paper."
     argparse.ArgumentParser(description=description).parse_args(argv)
     connect()
-    for table in (speed_table, time_table, memory_table, check_table):
-        print(f"\n{table.__doc__}\n")
+    for table in (speed_table, time_table, memory_table, rl_table, check_table):
+        print(f"\n{' '.join(table.__doc__.split())}\n")
         table()
 
 
