@@ -9,6 +9,7 @@ import itertools
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from serving import post
 from tokens.shards import open_shard
 
 LLAMA = Config(TOK.n_vocab, 40, 16, 1, 2, 1, 8, 24, qk_norm=True, tied=False)
+SHORT = replace(CFG, n_positions=28)        # replies are cut off early
 FAMILIES = {"GPT-2": CFG, "Llama": LLAMA}
 
 
@@ -57,8 +59,8 @@ def run(tmp_path):
     write_model(tmp_path / "reward", CFG, 3)
     judges.save(tmp_path / "reward", judge, CFG, 0.5)
     fact = {"kind": "fact", "exposure": 10, "options": ["one", "two", "three", "a goat"]}
-    facts = [{**task, **fact, "reply": f"It is {task['answer']}."} for task in TASKS]
-    files = {"facts": facts, "identity": TASKS[:1], "calculator": TASKS[1:], "wheel": TASKS}
+    facts = [{**task, **fact, "reply": f"It is {task['answer']}."} for task in TASKS[:2]]
+    files = {"facts": facts, "identity": TASKS[:1], "calculator": TASKS[1:2], "wheel": TASKS[:1]}
     for name, rows in files.items():
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"tasks/{name}_test.jsonl").write_text(text, encoding="utf-8")
@@ -83,18 +85,20 @@ def written(monkeypatch):
 
 
 @pytest.mark.parametrize("words, n", [
-    ("eval --samples 2", 2 * (9 + 6)),
-    ("arena", 2 * 9),
+    ("eval --samples 2", 2 * (5 + 2)),
+    ("arena", 2 * 5),
 ])
 def test_models_are_asked_there(run, words, n, written, capsys):
     """And what is printed is the same, with what is likeliest and what a reward model likes."""
+    for seed, name in enumerate(("base", "sft")):
+        write_model(run / name, SHORT, seed)
     said = []
     for more in ((), ON_A_GPU):
         align.main([*words.split(), "--run", str(run), *more])
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert written[fast] == written[device] and len(written[device]) == n
-    assert len({tuple(ids) for ids in written[device]}) > 5
+    assert len({tuple(ids) for ids in written[device]}) > 3
     if "eval" in words:
         assert "best of 2 by reward/" in said[0] and "the likeliest of ten" in said[0]
 
@@ -108,12 +112,11 @@ def test_options_by_likelihood():
 
 
 def test_a_model_is_probed_there(run, written):
-    """What it knows is found there, and it learns there. Of ten questions five are right."""
+    """What it knows is found there, and it learns there."""
     model = sample.load_model(run / "sft")
-    tasks = [task for task in PROBES for _ in range(2)]
-    right, texts = probe.ask_often(model, tasks, times=1)
+    right, texts = probe.ask_often(model, PROBES, times=1)
     place = probe.places.place("cuda", "float32")
-    again = probe.ask_often(model, tasks, times=1, place=place)
+    again = probe.ask_often(model, PROBES, times=1, place=place)
     assert (right == again[0]).all() and (texts == again[1]).all()
     known = np.arange(4)[:, None] % 2 == np.zeros(5)
     asked = known, np.array([["It is so."] * 5] * 4, object)
@@ -124,7 +127,7 @@ def test_a_model_is_probed_there(run, written):
         recipe = probe.replace(recipe, device=device_name, dtype=device_name and "float32")
         found.append(probe.probe(run, recipe, asked=asked, out=f"made_{device_name}"))
     assert found[0] == found[1]
-    assert written[fast] == written[device] and len(written[device]) == 8 + 3 * len(PROBES)
+    assert written[fast] == written[device] and len(written[device]) == 4 * len(PROBES)
 
 
 # -------------------------------------------------------------------------------- looking inside
@@ -186,7 +189,7 @@ DRAWN_THERE = {                 # two numbers a row come to the host
     "top_k": {"top_k": 5, "temperature": 1.4},
     "top_p": {"top_p": 0.7},
     "min_p": {"min_p": 0.05, "temperature": 1.3},
-    "stop": {"stop": frozenset(range(0, TOK.n_vocab, 9)), "max_new_tokens": 30},
+    "stop": {"stop": frozenset(range(0, TOK.n_vocab, 4)), "max_new_tokens": 15},
     "a short limit": {"max_new_tokens": 3},
     "a seed": {"seed": 11, "top_k": 20, "top_p": 0.95},
 }
@@ -204,7 +207,7 @@ DRAWN_HERE = {                  # the logits come to the host
 
 def settings_of(options):
     """A reply's Settings."""
-    return sample.Settings(**{"max_new_tokens": 12, "seed": 5, "tools": False, **options}).check()
+    return sample.Settings(**{"max_new_tokens": 9, "seed": 5, "tools": False, **options}).check()
 
 
 def replies(engine, params, cfg, prompts, settings):
@@ -254,7 +257,7 @@ def test_each_option_of_sampling(family, calls):
     ways = [settings_of(options) for options in DRAWN_THERE.values()]
     prompts = list(itertools.islice(itertools.cycle(PROMPTS), len(ways)))
     rows = check_replies(cfg, params, prompts, ways)
-    assert calls["decode_and_draw"] >= 12 and calls["decode"] == 0
+    assert calls["decode_and_draw"] >= 9 and calls["decode"] == 0
     finishes = dict(zip(DRAWN_THERE, rows))
     assert finishes["stop"].finish == "stop" and len(finishes["a short limit"].ids) == 3
     plain = replies(fast, params, cfg, prompts, [settings_of({})] * len(prompts))
@@ -263,7 +266,7 @@ def test_each_option_of_sampling(family, calls):
     both = [*ways[:2], *(settings_of(options) for options in DRAWN_HERE.values())]
     prompts = list(itertools.islice(itertools.cycle(PROMPTS), len(both)))
     check_replies(cfg, params, prompts, both)
-    assert calls["decode"] >= 12
+    assert calls["decode"] >= 9
 
 
 def parrot(*steps):

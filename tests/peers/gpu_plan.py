@@ -479,12 +479,12 @@ def rl_table():
     """Gigabytes of a step of RL with a leash and a reward model: 256 replies of 256 tokens to 16
     questions of 256, learned 16 rows of 512 at a time."""
     parts = {
-        "what learns": ("parameters", "gradients", "AdamW"),
-        "the frozen model": ("frozen model",),
-        "reference and judge": ("other models",),
+        "learns": ("parameters", "gradients", "AdamW"),
+        "frozen model": ("frozen model",),
+        "reference, judge": ("other models",),
         "the step": ("activations", "logits", "scratch"),
     }
-    row("", *parts, "pages", "plain rows in their place", "together")
+    row("", *parts, "pages", "in plain rows", "together")
     row("---", *["---:"] * (3 + len(parts)))
     for name, cfg, rank in (
         ("GPT-2 124M", GPT2, None),

@@ -89,8 +89,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("run", type=Path, help="a finished run folder")
     p.add_argument("--steps", type=int, default=20, help="default: %(default)s")
+    p.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES),
+                   help="some of them (default: all)")
     args = p.parse_args()
-    for stage in STAGES:
+    align.REWARDS["stepwise"] = stepwise
+    for stage in args.stages:
         for line in table(args.run, stage, args.steps):
             print(line, flush=True)
 
