@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -428,10 +429,10 @@ class Event:
     done = True
 
     def __init__(self, disable_timing=False):
-        pass
+        self.at_s = 0.0
 
     def record(self, stream=None):
-        pass
+        self.at_s = time.perf_counter()
 
     def synchronize(self):
         pass
@@ -450,5 +451,6 @@ runtime = SimpleNamespace(
         "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30})
 cuda = SimpleNamespace(
     Device=Device, Event=Event,
+    get_elapsed_time=lambda begin, end: 1e3 * (end.at_s - begin.at_s),
     runtime=runtime, alloc_pinned_memory=bytearray, Stream=Stream, get_current_stream=Stream,
     cublas=SimpleNamespace(gemmEx=gemmEx), device=SimpleNamespace(get_cublas_handle=_cublas_handle))
