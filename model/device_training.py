@@ -44,16 +44,6 @@ def muon_shapes(cfg):
     return largest
 
 
-def arena_bytes(shapes, bf16):
-    """{name: bytes} of what a step divides its arena into."""
-    kinds = device.other_kinds(shapes)
-    found = {}
-    for name, shape in shapes.items():
-        itemsize = 2 if bf16 and name not in kinds else 4
-        found[name] = cores.padded(shape, itemsize)
-    return found
-
-
 def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
     """{what: bytes} of training with B sequences at once, known before any of it is taken.
 
@@ -77,7 +67,8 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
         "logits": 0,
         "scratch": 4 * most_scratch + device.kernels.cublas.WORKSPACE_BYTES,
     }
-    for name, n_bytes in arena_bytes(device.step_shapes(cfg, B, T, True, recompute), bf16).items():
+    shapes = device.step_shapes(cfg, B, T, True, recompute)
+    for name, n_bytes in device.arena_bytes(shapes, bf16).items():
         plan["logits" if name == "logits" else "activations"] += n_bytes
     if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]

@@ -10,11 +10,11 @@ import functools
 
 from model import device, device_training   # before numpy
 from model import checks, cores, lora
+from model.layout import Layout
 import numpy as np
 
 MULTIPLE = 64           # rows are padded to a multiple of so many tokens: fewer shapes
 MOST_STEPS = 16         # shapes that are kept ready
-SHARE = 0.5             # of the memory that is free beside the weights: the rest is for rollouts
 
 
 class TextsStep(device.Step):
@@ -52,6 +52,29 @@ class TextsStep(device.Step):
         device.kernels.embedding_backward(self.a["x"], by_position, grads["wpe.weight"])
 
 
+def memory_plan(params, cfg, bf16=True):
+    """{what: bytes} that a stage takes beside its batches, known before any of it is taken."""
+    given = device_training.learned_shapes(params, cfg)
+    n = Layout(cfg, False, 1, given).size
+    plan = {"weights": 6 * n if bf16 else 4 * n, "gradients": 4 * n, "AdamW": 8 * n}
+    if lora.SCALE in params:
+        plan["the model beside the adapter"] = Layout(cfg).size * (2 if bf16 else 4)
+    return plan
+
+
+def check_memory(params, cfg, bf16=True):
+    """ValueError where a stage needs more memory than is free."""
+    plan, there = memory_plan(params, cfg, bf16), device.available_bytes()
+    needed = sum(plan.values())
+    if needed > there:
+        parts = ", ".join(f"{what} {n_bytes / 1e9:.2f}" for what, n_bytes in plan.items())
+        advice = "take a smaller model"
+        if lora.SCALE not in params:
+            advice = f"learn an adapter (--lora-rank 8), or {advice}"
+        raise ValueError(f"learning takes {needed / 1e9:.2f} GB of this GPU's memory ({parts}), "
+                         f"{there / 1e9:.2f} GB are free; {advice}")
+
+
 class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
@@ -59,6 +82,7 @@ class Tuning(device_training.Training):
     """
 
     def __init__(self, params, optimizer, cfg, bf16=True):
+        check_memory(params, cfg, bf16)
         super().__init__(params, optimizer, cfg, None, bf16=bf16)
 
     @property
@@ -74,7 +98,7 @@ class Tuning(device_training.Training):
         for name, shape in device.table_shapes(self.cfg, self.cfg.n_positions).items():
             self.kept[name] = cp.empty(shape, np.float32)
             device.fill_table(self.kept[name], self.cfg)
-        self.budget = SHARE * device.available_bytes()
+        self.budget = device.SHARE * device.available_bytes()
         self.steps, self.loss = {}, 0.0
 
     def clear(self):
@@ -171,7 +195,7 @@ class Tuning(device_training.Training):
         """How many rows of T tokens fit. ValueError if not even one does."""
         bf16 = self.weights.dtype == np.uint16
         shapes = device.step_shapes(self.cfg, 1, T, True, self.recompute)
-        a_row = sum(device_training.arena_bytes(shapes, bf16).values())
+        a_row = sum(device.arena_bytes(shapes, bf16).values())
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)

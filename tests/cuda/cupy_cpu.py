@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,9 +56,12 @@ ATTRIBUTES = {
 }
 
 POOL = {"free_bytes": 0}        # that CuPy keeps of what was given back
+MEMORY = {"bytes": 8 << 30, "taken": 0}         # of the device; tests set how much it has
 
-# With LONGHAND_PTX=counts: what each kernel's last launch did. See ptx_counts in ptx_cpu.h.
-COUNTS = {}
+# With LONGHAND_PTX=counts: what each kernel's last launch did (ptx_counts in ptx_cpu.h), and what
+# it takes of a multiprocessor: threads of a block, registers of a thread, bytes of shared memory of
+# a block, bytes of registers that did not fit.
+COUNTS, TAKEN = {}, {}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -121,6 +125,14 @@ def _on_host(key):
     return key.a if isinstance(key, ndarray) else key
 
 
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+def give_back(size):
+    MEMORY["taken"] -= size
+
+
 def empty(shape, dtype=np.float32):
     """An array with every bit set, which is NaN in every float format.
 
@@ -129,8 +141,13 @@ def empty(shape, dtype=np.float32):
     """
     dtype, n = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
     size = max(n * dtype.itemsize, 1)
+    if MEMORY["taken"] + size > MEMORY["bytes"]:
+        raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: "
+                               f"{MEMORY['taken']:,} bytes).")
     padded, pages = -(-size // 16) * 16, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    MEMORY["taken"] += size
+    weakref.finalize(memory, give_back, size)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     if libc.mprotect(ctypes.c_void_p(start + pages), mmap.PAGESIZE, 0):
         raise OSError(ctypes.get_errno(), "mprotect")
@@ -203,10 +220,13 @@ class RawModule:
     """The kernels of a .cu text."""
 
     def __init__(self, code, options=(), backend="nvrtc"):
-        defines = [o for o in options if o.startswith("-D")]
+        defines, self.resources = [o for o in options if o.startswith("-D")], {}
         if os.environ.get("LONGHAND_PTX"):  # what a GPU is given, instead of the source
-            code, names = ptx_cpu.translate(ptx_cpu.compiled(code, defines)[0])
-            defines += ["-DPTX_COUNTS"] * (os.environ["LONGHAND_PTX"] == "counts")
+            counts = os.environ["LONGHAND_PTX"] == "counts"
+            ptx, said = ptx_cpu.compiled(code, [*defines, *["-Xptxas=-v"] * counts])
+            self.resources = ptx_cpu.resources(said)
+            code, names = ptx_cpu.translate(ptx)
+            defines += ["-DPTX_COUNTS"] * counts
         else:
             seen = subprocess.run(["g++", "-E", "-P", "-x", "c++", "-DCUDA_CPU", *defines, "-"],
                                   input=code, capture_output=True, text=True).stdout
@@ -231,7 +251,7 @@ class RawModule:
     def get_function(self, name):
         if name not in self.names:
             raise RuntimeError(f"no kernel {name} among {', '.join(self.names)}")
-        return Function(self.library, name)
+        return Function(self.library, name, self.resources.get(name))
 
 
 class Function:
@@ -240,7 +260,8 @@ class Function:
     Arguments are arrays, NumPy scalars, or None for no array.
     """
 
-    def __init__(self, library, name):
+    def __init__(self, library, name, resources=None):
+        self.resources = resources
         self.name, self.run, self.n_args = name, library[f"{name}_run"], library[f"{name}_n_args"]()
         self.run.restype, self.asked_for = ctypes.c_char_p, ATTRIBUTES["MaxSharedMemoryPerBlock"]
         self.counts = getattr(library, "ptx_counts", None)
@@ -290,6 +311,9 @@ class Function:
                 found = (ctypes.c_double * 5)()
                 self.counts(found)
                 COUNTS[self.name] = tuple(found)
+                if self.resources:
+                    registers, fixed, spilled = self.resources
+                    TAKEN[self.name] = int(np.prod(block)), registers, fixed + shared_mem, spilled
             if any((a.gap != 0xFF).any() for a in arrays):
                 raise RuntimeError(
                     f"{self.name}: access outside an array: it wrote right behind its end")
@@ -445,10 +469,10 @@ class CUDARuntimeError(RuntimeError):
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     getDeviceCount=lambda: int(os.environ.get("LONGHAND_CARDS", 1)),
-    memGetInfo=lambda: (4 << 30, 8 << 30),
+    memGetInfo=lambda: (MEMORY["bytes"] - MEMORY["taken"], MEMORY["bytes"]),
     getDeviceProperties=lambda i: {
         "name": b"a CPU that plays GPU", "major": ATTRIBUTES["ComputeCapabilityMajor"],
-        "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": 8 << 30})
+        "minor": ATTRIBUTES["ComputeCapabilityMinor"], "totalGlobalMem": MEMORY["bytes"]})
 cuda = SimpleNamespace(
     Device=Device, Event=Event,
     get_elapsed_time=lambda begin, end: 1e3 * (end.at_s - begin.at_s),

@@ -89,6 +89,18 @@ def compiled(code, defines=(), arch="sm_90"):
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+def resources(said):
+    """{kernel: (registers of a thread, bytes of shared memory, bytes that it spills)}, from what the
+    assembler says with -Xptxas=-v."""
+    found = {}
+    for entry in said.split("Compiling entry function ")[1:]:
+        name, registers = re.match(r"'(\w+)'", entry), re.search(r"Used (\d+) registers", entry)
+        shared = re.search(r"(\d+) bytes smem", entry)
+        spilled = re.search(r"(\d+) bytes spill stores", entry)
+        found[name[1]] = int(registers[1]), int(shared[1]) if shared else 0, int(spilled[1])
+    return found
+
+
 def split(operands):
     """At the commas that are not within braces."""
     return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,])+", operands)]
