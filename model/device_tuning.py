@@ -7,7 +7,6 @@ work in one arena, one after the other, and each is recorded when it comes for t
 """
 
 import functools
-import math
 
 from model import device, device_training   # before numpy
 from model import checks, cores, families, lora, nccl_ranks, zero
@@ -16,10 +15,9 @@ import numpy as np
 
 MULTIPLE = 64           # rows are padded to a multiple of so many tokens: fewer shapes
 MOST_STEPS = 16         # shapes that are kept ready
-SHARE = 0.5             # of the memory that is free beside the weights: the rest is for rollouts
 
 
-def memory_plan(
+def stage_plan(
     cfg, rows, T, bf16=True, rank=None, has_head=False, n_others=0, has_texts=True, recompute=False,
 ):
     """{what: bytes} of a stage of align.py that learns from rows of T tokens at once.
@@ -65,26 +63,6 @@ def learned_shapes(cfg, rank=None, has_head=False):
     return shapes
 
 
-def check_memory(params, cfg, bf16, n_ranks=1):
-    """ValueError where a GPU has no memory for what learns, its gradients and its means.
-
-    n_ranks: how many GPUs have a part each of what the optimizer keeps.
-    """
-    has_adapter = lora.SCALE in params
-    shapes = device_training.learned_shapes(params, cfg)
-    n_learned = sum(map(math.prod, shapes.values()))
-    weights_and_gradients, kept = (6, 12) if bf16 else (8, 8)       # bytes of a number
-    needed = (weights_and_gradients + kept / n_ranks) * Layout(cfg, given=shapes).size
-    if has_adapter:
-        needed += (2 if bf16 else 4) * Layout(cfg).size
-    free_bytes = device.available_bytes()
-    if needed > free_bytes:
-        instead = "choose a smaller model" if has_adapter else "learn an adapter: --lora-rank 16"
-        raise ValueError(
-            f"{cfg.n_params:,} parameters need {needed / 1e9:.2f} GB with the gradients and means "
-            f"of the {n_learned:,} that learn, {free_bytes / 1e9:.2f} GB of this GPU are free; {instead}")
-
-
 class TextsStep(device.Step):
     """A Step whose rows hold several texts each."""
 
@@ -120,6 +98,34 @@ class TextsStep(device.Step):
         device.kernels.embedding_backward(self.a["x"], by_position, grads["wpe.weight"])
 
 
+def memory_plan(params, cfg, bf16=True, n_ranks=1):
+    """{what: bytes} that a stage takes beside its batches, known before any of it is taken.
+
+    n_ranks: how many GPUs have a part each of the master copy and of AdamW's means.
+    """
+    given = device_training.learned_shapes(params, cfg)
+    n = Layout(cfg, False, n_ranks, given).size
+    n_own = n // n_ranks
+    weights = 2 * n + 4 * n_own if bf16 else 4 * n
+    plan = {"weights": weights, "gradients": 4 * n, "AdamW": 8 * n_own}
+    if lora.SCALE in params:
+        plan["the model beside the adapter"] = Layout(cfg).size * (2 if bf16 else 4)
+    return plan
+
+
+def check_memory(params, cfg, bf16=True, n_ranks=1):
+    """ValueError where a stage needs more memory than is free."""
+    plan, there = memory_plan(params, cfg, bf16, n_ranks), device.available_bytes()
+    needed = sum(plan.values())
+    if needed > there:
+        parts = ", ".join(f"{what} {n_bytes / 1e9:.2f}" for what, n_bytes in plan.items())
+        advice = "take a smaller model"
+        if lora.SCALE not in params:
+            advice = f"learn an adapter (--lora-rank 8), or {advice}"
+        raise ValueError(f"learning takes {needed / 1e9:.2f} GB of this GPU's memory ({parts}), "
+                         f"{there / 1e9:.2f} GB are free; {advice}")
+
+
 class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
@@ -146,7 +152,7 @@ class Tuning(device_training.Training):
         for name, shape in device.table_shapes(self.cfg, self.cfg.n_positions).items():
             self.kept[name] = cp.empty(shape, np.float32)
             device.fill_table(self.kept[name], self.cfg)
-        self.budget = SHARE * device.available_bytes()
+        self.budget = device.SHARE * device.available_bytes()
         self.steps, self.loss = {}, 0.0
 
     def clear(self):

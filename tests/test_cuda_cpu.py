@@ -249,8 +249,34 @@ def test_ptx_runs_and_is_counted(monkeypatch):
     assert (taken, needed) == (2 * 32, 2)
 
 
+ROUNDINGS = """
+    cvt.rni.f32.f32 %f3, %f2;
+    cvt.rzi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;   // times ten, and the next
+    cvt.rmi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;
+    cvt.rpi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;
+"""
+
+
+def test_ptx_rounds_to_whole_numbers(monkeypatch):
+    """To the nearest and to even, towards zero, down, up: the four digits of what is written."""
+    ptx = PTX.replace("    mul.ftz.f32 %f3, %f2, 0f3F000000;\n", ROUNDINGS)
+    ptx = ptx.replace("%f<4>", "%f<5>")
+    monkeypatch.setenv("LONGHAND_PTX", "1")
+    monkeypatch.setattr(ptx_cpu, "compiled", lambda *_: (ptx, ""))
+    given = np.array([-2.7, -2.5, -1.5, -0.5, 0.5, 1.5, 2.0, 2.2], np.float32)
+    x = cp.asarray(np.repeat(given, 8))         # every second number is taken
+    cp.RawModule(code="").get_function("halve")((1,), (32,), (x, np.int32(32)))
+    digits = [np.rint(given), np.trunc(given), np.floor(given), np.ceil(given)]
+    want = sum(10 ** (3 - i) * digit for i, digit in enumerate(digits))
+    np.testing.assert_array_equal(x.get()[1::8], want)
+
+
 @pytest.mark.parametrize("line",
                          ["mul.rz.f32 %f3, %f2, %f2;", "tanh.approx.f32 %f3, %f2;",
+                          "cvt.rzi.s32.f32 %r3, %f2;", "setp.eq.and.s32 %p1, %r1, %r2, %p1;",
                           "atom.global.add.f32 %f3, [%rd4], %f2;"])
 def test_ptx_that_nobody_knows_is_refused(line):
     with pytest.raises(NotImplementedError, match=re.escape(line.split()[0])):

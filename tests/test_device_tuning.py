@@ -173,7 +173,7 @@ def test_the_plan_is_what_is_taken(name, rank, has_head, has_texts):
     of_texts = [np.stack(3 * [np.arange(20)]), np.ones((3, 20), int)] if has_texts else []
     launching._memory.update(scratch=None, low=None, dlow=None)
     gpu.add(tokens, targets, weights, *of_texts)
-    plan = device_tuning.memory_plan(cfg, 3, 20, True, rank, has_head, has_texts=has_texts)
+    plan = device_tuning.stage_plan(cfg, 3, 20, True, rank, has_head, has_texts=has_texts)
     learning = [gpu.weights, *gpu.masters, gpu.flat, gpu.m, gpu.v]
     assert sum(a.nbytes for a in learning) == sum(
         plan[what] for what in ("parameters", "gradients", "AdamW"))
@@ -182,45 +182,10 @@ def test_the_plan_is_what_is_taken(name, rank, has_head, has_texts):
     assert 0 <= plan["activations"] + plan["logits"] - of_steps < 512      # of their padding
     frozen = device.upload(lora.without(params), cfg) if rank else {}
     assert plan["frozen model"] == sum(cores.padded(p.shape, 2) for p in frozen.values())
-    others = device_tuning.memory_plan(cfg, 3, 20, rank=rank, n_others=2)["other models"]
+    others = device_tuning.stage_plan(cfg, 3, 20, rank=rank, n_others=2)["other models"]
     assert others == 2 * 2 * Layout(cfg).size
     scratch = [a.nbytes for a in launching._memory.values() if a is not None]
     assert sum(scratch) <= plan["scratch"] - kernels.cublas.WORKSPACE_BYTES
-
-
-def test_a_model_that_no_memory_has_is_refused(monkeypatch):
-    """Before any of it is taken, with what would do."""
-    cfg = MODELS["GPT-2"]
-    params = model(cfg)
-    n_bytes = 18 * Layout(cfg).size
-    monkeypatch.setattr(device, "available_bytes", lambda: n_bytes - 1)
-    with pytest.raises(ValueError, match="27,296 parameters need .* learn an adapter: --lora-rank"):
-        device_tuning.Tuning(params, adamw.AdamW(params), cfg)
-    of_adapter = with_adapter(params, cfg)
-    plan = device_tuning.memory_plan(cfg, 1, 20, True, rank=2)
-    needed = sum(plan[what] for what in ("parameters", "gradients", "AdamW", "frozen model"))
-    monkeypatch.setattr(device, "available_bytes", lambda: needed)
-    device_tuning.check_memory(of_adapter, cfg, True)
-    monkeypatch.setattr(device, "available_bytes", lambda: needed - 1)
-    with pytest.raises(ValueError, match="choose a smaller model"):
-        device_tuning.check_memory(of_adapter, cfg, True)
-
-
-def test_fewer_rows_are_read_at_once_where_memory_is_short(monkeypatch):
-    """Log-probabilities of a batch: the same, in several turns."""
-    cfg = MODELS["GPT-2"]
-    params = model(cfg)
-    tokens, targets, _ = (np.concatenate(5 * [a[None]]) for a in texts(cfg, 9)[0])
-    there = device.upload(params, cfg, bf16=False)
-    shapes = device.step_shapes(cfg, 2, 9, want_grads=False)
-    two_rows = sum(device.arena_bytes(shapes, False).values())
-    monkeypatch.setattr(device, "available_bytes", lambda: 2 * two_rows)
-    rows = [part for part, _ in device.forward_steps(there, cfg, tokens, None)]
-    assert rows == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    close(device.token_losses(there, cfg, tokens, targets),
-          fast.token_losses(params, cfg, tokens, targets), 1e-4)
-    monkeypatch.setattr(device, "available_bytes", lambda: 0)
-    assert len(list(device.forward_steps(there, cfg, tokens, None))) == 5
 
 
 def test_few_shapes_are_kept(monkeypatch):

@@ -373,11 +373,11 @@ def pre_training(cfg, T, tokens, card):
 
 def fine_tuning(cfg, T, n_rows, card, rank=None):
     """A step of align.py sft: n_rows of T tokens, as device_tuning.Tuning takes them."""
-    fixed = device_tuning.memory_plan(cfg, 1, T, rank=rank)
+    fixed = device_tuning.stage_plan(cfg, 1, T, rank=rank)
     weights = sum(fixed[what] for what in ("parameters", "gradients", "AdamW", "frozen model"))
-    budget = device_tuning.SHARE * (0.95 * card.memory - weights)
+    budget = device.SHARE * (0.95 * card.memory - weights)
     for again in (False, True):
-        plan = device_tuning.memory_plan(cfg, 1, T, rank=rank, recompute=again)
+        plan = device_tuning.stage_plan(cfg, 1, T, rank=rank, recompute=again)
         a_row = plan["activations"] + plan["logits"]
         rows = min(n_rows, max(1, device.ROW_TOKENS // T), int(budget // a_row))
         if rows > 0:
@@ -385,7 +385,7 @@ def fine_tuning(cfg, T, n_rows, card, rank=None):
     else:
         return None
     rows = 1 << rows.bit_length() - 1
-    plan = device_tuning.memory_plan(cfg, rows, T, rank=rank, recompute=again)
+    plan = device_tuning.stage_plan(cfg, rows, T, rank=rank, recompute=again)
     kernels = training_step(cfg, rows, T, n_rows // rows, rank, again)
     return Plan(rows, kernels, n_rows * T, sum(plan.values()), again)
 
@@ -492,7 +492,7 @@ def rl_table():
         ("Llama 3.1 8B, LoRA", LLAMA, RANK),
     ):
         n_others = 2 if rank is None else 1         # beside an adapter the model is the reference
-        plan = device_tuning.memory_plan(cfg, 16, 512, rank=rank, n_others=n_others)
+        plan = device_tuning.stage_plan(cfg, 16, 512, rank=rank, n_others=n_others)
         found = [sum(plan[what] for what in names) for names in parts.values()]
         a_page = pages.bytes_a_page(cfg, np.uint16)
         of_pages = a_page * pages.pages_of_replies(16, 16, 256, 256)
