@@ -877,7 +877,8 @@ FAULTS = [
     Fault("gpu-lens-behind-attention-and-not-behind-the-layer", "chat/inside.py",
           "normed_by_last(step, s.n_1)",
           "normed_by_last(step, s.n_2)",
-          "tests/test_gpu_commands.py -k 'inside_is_that_of_the_kernels and False and GPT-2'"),
+          "tests/test_gpu_commands.py -k "
+          "'test_what_goes_on_inside_is_that_of_the_kernels and False and GPT-2'"),
     Fault("gpu-penalties-are-left-out", "chat/generate.py",
           "not any(row.needs_logits for row in rows)",
           "not any(row.settings.alternatives >= 0 for row in rows)",

@@ -1,5 +1,4 @@
-"""tests/peers/gpu_plan.py: what it counts is what a step launches, on a GPU or on the CPU that plays
-one."""
+"""tests/peers/gpu_plan.py: what it counts is what a step launches on the CPU that plays a GPU."""
 
 import sys
 from pathlib import Path
