@@ -209,7 +209,7 @@ def test_weights_and_texts_that_do_not_fit_are_refused(memory):
 
 
 def test_what_fits_8_gb():
-    """The rows at once of docs/gpu.md, on a card with 7.5 GB free."""
+    """The models in use that train.py can train on a card with 7.5 GB free, and rows at once."""
     free, gpu, found = 7.5e9, device.connect(), {}
     for name, cfg in {**gpt.PRESETS, **llama.PRESETS}.items():
         if "demo" in name or cfg.n_params < 1e8:
