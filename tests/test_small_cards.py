@@ -93,7 +93,7 @@ def test_a_stage_without_bfloat16_computes_in_float32(
 
 
 def test_wide_heads_and_several_texts_with_99_kb(a_gpu_with, monkeypatch):   # noqa: F811
-    """The kernel that needs 128 KB gives way to the one with smaller tiles: no plain one is used."""
+    """The kernel that needs 128 KB gives way to one with smaller tiles, and not to a plain one."""
     cfg = dataclasses.replace(MODELS["Qwen 2"], head_size=128)
     params = model(cfg, bf16=True)
     batch = batches(cfg)[0]
