@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,7 @@ sys.path.insert(0, str(HERE / "cuda"))
 import cupy_cpu as cp
 import ptx_cpu
 import test_kernels  # noqa: F401   it puts the stand-in in CuPy's place, before kernels is imported
-from kernels import launching
 
-KERNELS = HERE.parent / "kernels"
 pytestmark = pytest.mark.skipif(cp.MISSING is not None,
                                 reason=f"the CPU that plays GPU needs {cp.MISSING}")
 
@@ -281,53 +278,3 @@ def test_ptx_rounds_to_whole_numbers(monkeypatch):
 def test_ptx_that_nobody_knows_is_refused(line):
     with pytest.raises(NotImplementedError, match=re.escape(line.split()[0])):
         ptx_cpu.translate(PTX.replace("bar.sync 0;", line))
-
-
-VARIANTS = [
-    launching.SHARED_NAMES + more
-    for more in (
-        (),
-        ("-DBF16",),
-        ("-DPACKED=1", "-DPACKS=6"),
-        ("-DBF16", "-DPACKED=1", "-DPACKS=3"),
-        ("-DBF16", "-DGROUP=4", "-DHEADS=4", "-DLANES=128", "-DPACKS=4"),
-        ("-DBF16", "-DTEXTS=1", "-DPAGE=64"),
-    )
-]  # the third and fourth: 768 columns; then four query heads for a head of keys, 4096 columns; the
-   # last: rows of several texts, and pages
-
-
-def files_of(options):
-    """The .cu files that are compiled with such options: attention, which takes longest, never
-    with PACKED."""
-    return [p for p in sorted(KERNELS.glob("*.cu"))
-            if p.name != "attention.cu" or "-DPACKED=1" not in options]
-
-
-@pytest.mark.parametrize("options", VARIANTS[:2])  # make peers compiles all of them, with NVRTC
-def test_the_kernels_compile_for_real_gpus(tmp_path, options):
-    if not shutil.which("nvcc"):
-        pytest.skip("no nvcc here")
-    source = tmp_path / "all.cu"
-    source.write_text((KERNELS / "common.cuh").read_text()
-                      + "".join(p.read_text() for p in files_of(options)))
-    capabilities = (
-        (80,) if "-DBF16" in options else (75,)
-    )  # the oldest: Turing computes in float32 alone
-    archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in capabilities]
-    done = subprocess.run(["nvcc", "--fatbin", "--std=c++17", "--threads", "2", *archs, *options,
-                           "-o", tmp_path / "all.fatbin", source],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
-
-
-@pytest.mark.parametrize("define", VARIANTS)
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
-def test_the_kernels_compile_as_cupy_compiles_them(arch, define):
-    if not ptx_cpu.nvrtc():
-        pytest.skip("no NVRTC here")
-    for path in files_of(define):
-        _, said = ptx_cpu.compiled((KERNELS / "common.cuh").read_text() + path.read_text(), define,
-                                   arch)
-        assert not said, f"{path.name}: {said}"

@@ -90,8 +90,8 @@ def compiled(code, defines=(), arch="sm_90"):
 
 
 def resources(said):
-    """{kernel: (registers of a thread, bytes of shared memory, bytes that it spills)}, from what the
-    assembler says with -Xptxas=-v."""
+    """{kernel: (registers of a thread, bytes of shared memory of a block, bytes that spill)}, from
+    what the assembler says with -Xptxas=-v."""
     found = {}
     for entry in said.split("Compiling entry function ")[1:]:
         name, registers = re.match(r"'(\w+)'", entry), re.search(r"Used (\d+) registers", entry)

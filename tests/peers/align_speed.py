@@ -117,7 +117,8 @@ def theirs(run, tasks, on_gpu=False):
         lengths.extend(map(len, completion_ids))
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=not on_gpu, bf16=on_gpu,
+    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=not on_gpu,
+                          bf16=on_gpu,
                           per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP,
                           max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4,
                           temperature=1.0, save_strategy="no", logging_steps=1000, beta=0.0,

@@ -39,6 +39,7 @@ TESTS = {
     "tuning": ("test_device_tuning.py",),
     "pages": ("test_pages.py",),
     "stages": ("test_places.py",),
+    "commands": ("test_gpu_commands.py",),
     "ranks": ("test_nccl_ranks.py",),
 }
 

@@ -45,7 +45,8 @@ def test_all_parts_and_two_in_trouble(tmp_path):
     parts[names.index("llama")] = in_trouble("llama", 60, "decode_attention", "raise MemoryError")
     bad = gpu_run.run(parts, tmp_path / "gpu", {}, end_s=700)
     assert bad == ["decode", "llama"]
-    found = {part["name"]: part for part in json.loads((tmp_path / "gpu.json").read_text())["parts"]}
+    entries = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    found = {part["name"]: part for part in entries}
     assert list(found) == names
     assert found["decode"]["ended"] == {"decode": "stopped at the limit"}
     assert found["llama"]["ended"] == {"llama": "failed, exit status 1"}
