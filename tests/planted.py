@@ -914,7 +914,7 @@ FAULTS = [
           "        values, y",
           "tests/test_device_tuning.py -k 'test_a_head_on_the_last_hidden_states and GPT-2'"),
     Fault("gpu-memory-of-a-stage-is-not-asked-for", "model/device_tuning.py",
-          "        check_memory(params, cfg, bf16)\n",
+          "        check_memory(params, cfg, bf16, cards.size)\n",
           "",
           "tests/test_small_cards.py::test_the_plan_of_a_stage_is_what_it_takes"),
     Fault("gpu-losses-of-all-rows-at-once", "model/device.py",

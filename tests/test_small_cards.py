@@ -185,7 +185,7 @@ def test_losses_of_many_texts_with_little_memory(memory):
     tokens, targets = rng.integers(0, CFG.vocab_size, (2, 40, 20))
     there = device.upload(params, CFG, bf16=False)
     want = fast.token_losses(params, CFG, tokens, targets)
-    device.token_losses(there, CFG, tokens[:1], targets[:1])        # what the library keeps is there
+    device.token_losses(there, CFG, tokens[:1], targets[:1])    # what the library keeps
     a_row = sum(device.arena_bytes(device.step_shapes(CFG, 1, 20, False), False).values())
     memory(8 * a_row)
     with limits_are_kept():

@@ -113,8 +113,8 @@ def test_mistakes_in_assembly_are_found(right, wrong, the_compilers_output):
         pass
 
 
-# Beside what all are compiled with. The third and fourth have 768 columns, the fifth four query heads
-# for a head of keys and 4096 columns, the last rows of several texts, and pages.
+# Beside what all are compiled with. The third and fourth have 768 columns, the fifth four query
+# heads for a head of keys and 4096 columns, the last rows of several texts, and pages.
 VARIANTS = [
     (),
     ("-DBF16",),
