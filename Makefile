@@ -4,8 +4,8 @@
 # make claims   the whole chain, then experiments on what the talk claims
 # make peers    comparisons with warcio, datatrove, trafilatura, tiktoken, PyTorch and others
 # make pictures the pictures of README.md and docs/, from the run
-# make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch
-#               (also in out/gpu.txt)
+# make gpu      on a machine with an NVIDIA GPU: the kernel tests on it, and speeds beside PyTorch,
+#               in less than six minutes (out/gpu.txt, out/gpu.json)
 # make clean    delete the run (out/demo); the virtual environment stays
 #
 # A finished stage is not made again. Contents decide, not times, so a run may be copied to another
@@ -205,17 +205,12 @@ pictures: .venv-peers/ready all
 	else \
 	  $(PYTHON) -m venv .venv-gpu; \
 	  .venv-gpu/bin/python -m pip install --quiet --requirement requirements.txt \
-	    "cupy-cuda12x[ctk]" torch; \
+	    "cupy-cuda12x[ctk]" torch transformers; \
 	fi
 	touch $@
 
 gpu: .venv-gpu/ready
-	failed=0; \
-	LONGHAND_GPU=1 .venv-gpu/bin/python -m pytest --quiet -rs \
-	  tests/test_kernels.py tests/test_attention.py tests/test_draw.py tests/test_device.py \
-	  tests/test_device_training.py tests/test_device_tuning.py tests/test_places.py \
-	  tests/test_nccl_ranks.py || failed=$$?; \
-	.venv-gpu/bin/python tests/peers/gpu_speed.py || failed=$$?; exit $$failed
+	.venv-gpu/bin/python tests/peers/gpu_run.py
 
 clean:
 	[ ! -e "$(RUN)" ] || [ -d "$(RUN)/log" ] || \

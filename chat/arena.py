@@ -23,7 +23,7 @@ from typing import NamedTuple
 from model import fast                  # before numpy
 import numpy as np
 
-from chat import formats, generate, grading, judges, lessons, models, tuning
+from chat import formats, generate, grading, judges, lessons, models, places, tuning
 from model.evaluate import ending_rows
 from model.folders import is_finished
 from run import progress
@@ -76,13 +76,13 @@ def best_of(scores, right, n):
     return float(total)
 
 
-def choose(params, cfg, prompt, options):
+def choose(params, cfg, prompt, options, engine=fast):
     """-log p of each option behind a prompt, the mean over its tokens: (options,)
 
     prompt: ids; options: lists of ids that could follow it.
     """
     tokens, targets = ending_rows(prompt, options)
-    nll = fast.token_losses(params, cfg, tokens, targets).sum(1)
+    nll = engine.token_losses(params, cfg, tokens, targets).sum(1)
     return nll / [max(len(option), 1) for option in options]
 
 
@@ -196,11 +196,11 @@ def fighters(run, folders, chat_format=None):
     return {folder: opened(folder, chat_format) for folder in folders}
 
 
-def fight(run, folders=(), seed=0, n=300, chat_format=None):
+def fight(run, folders=(), seed=0, n=300, chat_format=None, place=places.CORES):
     """[Rated] of models, by default all of the run, on n questions held out from all training.
 
     Each answers the same questions once at temperature 1. A right answer beats a wrong one, and a
-    wrong one beats one that never ends.
+    wrong one beats one that never ends. place: where they answer.
     """
     loaded = fighters(run, folders, chat_format)
     tasks = []
@@ -211,7 +211,7 @@ def fight(run, folders=(), seed=0, n=300, chat_format=None):
     for folder, model in loaded.items():
         name = str(folder.relative_to(run) if folder.is_relative_to(run) else folder)
         print(f"{name} answers {len(tasks)} questions", file=sys.stderr)
-        _, verdicts = ask(*model, tasks, 1.0, seed)
+        _, verdicts = ask(*place.model(model), tasks, 1.0, seed, engine=place.engine)
         answers[name] = [verdict.correct + 0.5 * verdict.ended for verdict in verdicts]
     names = sorted(answers)
     return ratings(names, battles(np.array([answers[name] for name in names])), seed)
@@ -302,13 +302,13 @@ def kind_of(name, task):
     return f"facts on {told}, {'' if task.get('asked') else 'never '}asked"
 
 
-def evaluate(params, cfg, tokenizer, run):
+def evaluate(params, cfg, tokenizer, run, engine=fast):
     """{kind of question: (right, asked, ended)} of greedy answers to a run's held-out questions."""
     found = {}
     for name in ("facts", "identity", "calculator", "wheel"):
         path = run / "tasks" / f"{name}_test.jsonl"
         tasks = lessons.tasks(path, [(params, cfg, tokenizer)])
-        _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0)
+        _, verdicts = ask(params, cfg, tokenizer, tasks, 0.0, 0, engine=engine)
         rows = sorted(zip(tasks, verdicts), key=lambda row: row[0].get("exposure", 0))
         for task, verdict in rows:
             kind = kind_of(name, task)
@@ -317,9 +317,9 @@ def evaluate(params, cfg, tokenizer, run):
     return found
 
 
-def examine(params, cfg, tokenizer, run):
+def examine(params, cfg, tokenizer, run, engine=fast):
     """(share of facts on ten pages or more that are right, share of replies that end)"""
-    found = evaluate(params, cfg, tokenizer, run)
+    found = evaluate(params, cfg, tokenizer, run, engine)
     facts = [row for kind, row in found.items() if kind.startswith("facts on 10+ pages")]
     right, asked, _ = np.sum(facts or [(0, 0, 0)], 0)
     _, replies, ended = np.sum(list(found.values()), 0)
@@ -333,12 +333,13 @@ def percent(right, n):
     return f"{share} ({100 * low:.0f}-{100 * high:.0f})"
 
 
-def print_evaluation(run, stages, chat_format=None):
+def print_evaluation(run, stages, chat_format=None, place=places.CORES):
     """Print the percentages of right answers of some models of a run, side by side."""
     results = []
     for stage in stages:
         print(f"{stage} answers the held-out questions", file=sys.stderr)
-        results.append(evaluate(*opened(run / stage, chat_format), run))
+        model = place.model(opened(run / stage, chat_format))
+        results.append(evaluate(*model, run, place.engine))
 
     def print_row(what, cells):
         print(f"{what:38}" + "".join(f"{cell:>14}" for cell in cells))
@@ -353,31 +354,34 @@ def print_evaluation(run, stages, chat_format=None):
           "In brackets: where the true share lies, 19 times of 20.")
 
 
-def print_run(run, samples=None, seed=0, chat_format=None):
+def print_run(run, samples=None, seed=0, chat_format=None, place=places.CORES):
     """Print what the models of a run know, and with samples what so many tries a problem bring.
 
-    chat_format: as for opened.
+    chat_format: as for opened. place: where the models answer.
     """
     stages = [stage for stage in ("base", "sft", "rl") if is_finished(run / stage)]
     if not stages:
         tuning.load_stage(run, "base")       # which says what is missing
-    print_evaluation(run, stages, chat_format)
+    print_evaluation(run, stages, chat_format, place)
     if samples:
-        judge = judges.load(run / "reward") if is_finished(run / "reward") else None
-        print_tries(run, stages, samples, judge, seed, chat_format)
+        has_judge = is_finished(run / "reward")
+        judge = judges.load(run / "reward", place) if has_judge else None
+        print_tries(run, stages, samples, judge, seed, chat_format, place)
 
 
 # ------------------------------------------------------------------------- many tries a question
 
 
-def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
+def tries(
+    params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64, engine=fast
+):
     """{what: share right} of n replies to each task at temperature 1.
 
     pass@k: of one at least of k; majority: of the answer that most replies give; best of n: of the
     reply that a reward model likes best.
     """
     many = [task for task in tasks for _ in range(n)]
-    replies, verdicts = ask(params, cfg, tokenizer, many, 1.0, seed, max_tokens)
+    replies, verdicts = ask(params, cfg, tokenizer, many, 1.0, seed, max_tokens, engine=engine)
     right = np.array([verdict.correct for verdict in verdicts]).reshape(-1, n)
     ks = [1]
     while ks[-1] * 4 < n:
@@ -400,7 +404,7 @@ def tries(params, cfg, tokenizer, tasks, n, judge=None, seed=0, max_tokens=64):
     return found
 
 
-def likeliest(params, cfg, tokenizer, tasks, as_document=False):
+def likeliest(params, cfg, tokenizer, tasks, as_document=False, engine=fast):
     """The share of tasks with options of which the model finds the right option the likeliest.
 
     The options stand behind the words of the task's "reply". as_document: as on a page, else as in
@@ -418,7 +422,7 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
         options = [tokenizer.encode_ordinary(f" {option}") for option in task["options"]]
         longest = max(map(len, options))
         if len(prompt) + longest - 1 <= cfg.n_positions:    # the last token is only predicted
-            best = choose(params, cfg, prompt, options).argmin()
+            best = choose(params, cfg, prompt, options, engine).argmin()
             right.append(task["options"][best] == task["answer"])
     if len(right) < len(tasks):
         print(f"{len(tasks) - len(right):,} of {len(tasks):,} questions with options do not fit "
@@ -426,7 +430,9 @@ def likeliest(params, cfg, tokenizer, tasks, as_document=False):
     return float(np.mean(right)) if right else float("nan")
 
 
-def print_tries(run, stages, n, judge=None, seed=0, chat_format=None):
+def print_tries(
+    run, stages, n, judge=None, seed=0, chat_format=None, place=places.CORES
+):
     """Print what n tries at each problem of the wheel come to, and what each model finds likely."""
     loaded = {stage: opened(run / stage, chat_format) for stage in stages}
     games = lessons.tasks(run / "tasks" / "wheel_test.jsonl", loaded.values())
@@ -436,9 +442,10 @@ def print_tries(run, stages, n, judge=None, seed=0, chat_format=None):
     for stage, model in loaded.items():
         print(f"{stage} tries {len(games)} problems {n} times each; with 16 tries of the demo's "
               "300 this takes a minute or two", file=sys.stderr)
-        found = tries(*model, games, n, judge, seed)
+        model = place.model(model)
+        found = tries(*model, games, n, judge, seed, engine=place.engine)
         if facts:
-            of_ten = likeliest(*model, facts, as_document=stage == "base")
+            of_ten = likeliest(*model, facts, stage == "base", place.engine)
             found["well-known facts, the likeliest of ten"] = of_ten
         results.append(found)
     print()

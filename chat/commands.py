@@ -3,7 +3,7 @@
 import json
 import sys
 
-from chat import arena, formats, options         # before numpy
+from chat import arena, formats, options, places         # before numpy
 from model import joining, report
 from run import disk, runs
 
@@ -16,7 +16,9 @@ def after_sft(args, recipe, n):
     """Ask questions that are held out. -> (what was learned from, the result), for the last line"""
     result = f"{recipe.steps * min(recipe.batch, n) / n:.1f} passes"
     if (args.run / "tasks" / "facts_test.jsonl").exists():
-        facts, ended = arena.examine(*formats.open_model(args.run / args.out), args.run)
+        place = places.of(recipe)
+        model = place.model(formats.open_model(args.run / args.out))
+        facts, ended = arena.examine(*model, args.run, place.engine)
         print("held-out questions, in words that no conversation used: facts told on ten\n"
               f"pages or more {facts:.1%} right; replies that end by themselves {ended:.1%}")
         result += f", facts {facts:.1%} right"
@@ -50,10 +52,11 @@ def after_pairs(args, recipe, counts):
 AFTER = {"sft": after_sft, "rl": after_rl, "reward": after_pairs, "dpo": after_pairs}
 
 
-def run_arena(args):
+def run_arena(args, place):
     """Rate models by battles."""
     folders = [name if name.is_dir() else args.run / name for name in args.models]
-    rated = arena.fight(args.run, folders, args.seed, chat_format=args.chat_format)
+    rated = arena.fight(
+        args.run, folders, args.seed, chat_format=args.chat_format, place=place)
     print(arena.table(rated))
     print("The mean of a fight is 1000, so ratings compare within one fight only.")
     if not args.models:                     # for the page
@@ -67,9 +70,9 @@ def run(args, stages):
     recipe = options.recipe_of(args) if args.command in stages else None
     print(options.COMMANDS[args.command], file=sys.stderr)      # says how long the demo takes
     if args.command == "eval":
-        arena.print_run(args.run, args.samples, args.seed, args.chat_format)
+        arena.print_run(args.run, args.samples, args.seed, args.chat_format, places.of(args))
     elif args.command == "arena":
-        run_arena(args)
+        run_arena(args, places.of(args))
     else:
         given = {name: getattr(args, name) for name in GIVEN if name in args}
         with joining.joined(args.ranks):

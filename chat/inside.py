@@ -8,6 +8,7 @@ probabilities.
     python -m chat.inside "The kistbat eats"    for each token the likeliest next, layer by layer
     python -m chat.inside "The kistbat eats" --off 1.3 --off mlp2       and without these parts
     python -m chat.inside "The kistbat eats" --patch 2.1 --other "The glulblow eats"
+    python -m chat.inside "The kistbat eats" --device cuda              what a GPU makes of it
 
 Sources: nostalgebraist 2020 (the logit lens); Vaswani et al. 2017 (attention).
 """
@@ -19,7 +20,7 @@ import sample                   # before numpy
 import gpt
 from chat import generate, models, patching
 from chat.api import spelled
-from model import families
+from model import cores, device, families, llama, operations
 from run import command
 import numpy as np
 
@@ -100,6 +101,48 @@ def look(params, cfg, ids):
     return attention_of(cache)[:, 0], np.stack(logits)
 
 
+def look_on_gpu(params, cfg, ids):
+    """look() of parameters on the GPU, by its kernels and in its number format.
+
+    A step that could go back keeps what is needed: of each block what its first norm made of the
+    stream, its queries and keys, and the logarithms of the sums of its softmax.
+    """
+    tokens, T = np.asarray(ids)[None], len(ids)
+    step = device.Step(params, cfg, 1, T, cores.Arena())
+    step.put(tokens, np.full(tokens.shape, -1), np.zeros(tokens.shape))
+    step.forward()
+    n_kv_head, _ = families.kv_heads(cfg)
+    visible = np.tri(T, dtype=bool)
+    seen, logits = [], []
+    for s in step.trunk.blocks:
+        qkv = device.kernels.on_host(s.qkv).reshape(1, T, -1)
+        q, k, _ = operations.heads(qkv, cfg.n_head, n_kv_head)
+        k = llama.grouped_forward(k, cfg.n_head // n_kv_head)
+        scores = gpt.attention_scores(q, k, visible)
+        seen.append(np.exp(scores - device.kernels.on_host(s.lse))[0])
+        logits.append(logits_on_gpu(step, normed_by_last(step, s.n_1)))
+    logits.append(logits_on_gpu(step, step.a["y"]))
+    return np.stack(seen), np.stack(logits)
+
+
+def normed_by_last(step, n):
+    """What the last norm makes of what was normed, n (T,C): see look."""
+    on_host = device.kernels.on_host
+    y = on_host(n) * on_host(step.params["ln_f.weight"])
+    if "ln_f.bias" in step.params:
+        y += on_host(step.params["ln_f.bias"])
+    y = device.cp.asarray(y)
+    return y if n.dtype == np.float32 else device.kernels.to_bf16(y)
+
+
+def logits_on_gpu(step, y):
+    """The logits (T,V) of y (T,C), on the host."""
+    w = step.params[step.head]
+    z = device.cp.empty((len(y), len(w)), y.dtype)
+    device.kernels.matmul(y, w, z, w_t=True)
+    return device.kernels.on_host(z)[:, : step.cfg.vocab_size]
+
+
 def predictions(tokenizer, logits, *settings):
     """The probabilities of logits (T,V) -> (T, n_vocab). Ids that no token has get none.
 
@@ -126,13 +169,13 @@ def surprises(p, ids):
     return found
 
 
-def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3):
+def describe(model, ids, n=12, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, lens=3, look=look):
     """What the page shows of a text.
 
     next: for each position the n likeliest next tokens, each with its probability before the
     settings and after them. surprise: the nats of each token, given those before it. lens: after
     each layer the likeliest next tokens of each position. pieces: the tokens, spelled in bytes
-    where they are parts of characters; parts: what each adds to the text.
+    where they are parts of characters; parts: what each adds to the text. look: or look_on_gpu.
     """
     params, cfg, tokenizer = model
     _, logits = look(params, cfg, ids)
@@ -193,9 +236,6 @@ def parse_args(argv):
         "parts of it are changed.",
     )
     parser.add_argument("text", help="what it reads; special tokens may be written out")
-    parser.add_argument("--dtype", default="float32", choices=("bf16", "float32"),
-                        help="bf16 keeps weights as the file has them, in half of the memory, and "
-                        "is slower (default: %(default)s)")
     change = parser.add_argument_group("changes")
     change.add_argument("--off", action="append", default=[], metavar="PART",
                         help="a head, such as 1.3 (layer.head), or an MLP, such as mlp2, that is "
@@ -206,6 +246,7 @@ def parse_args(argv):
     change.add_argument("--other", metavar="TEXT",
                         help="the text that --patch takes from, with as many tokens")
     models.add_options(parser)
+    device.add_arguments(parser)
     return models.check_options(parser.parse_args(argv))
 
 
@@ -215,10 +256,18 @@ def main(argv=None):
     if bool(args.patch) != (args.other is not None):
         raise ValueError("--patch and --other belong together: a part, and the text from which it "
                          "takes what it writes")
+    if args.device == "cuda" and (args.off or args.patch):
+        raise ValueError("--device cuda: what changes --off and --patch make is computed on the "
+                         "cores; leave it out")
+    gpu = device.chosen(args, is_for_writing=True)
     folder = models.chosen(args, ("base", "sft"), "base model", "train.py")
-    model = sample.load_model(folder, dtype={"bf16": "bfloat16"}.get(args.dtype, args.dtype))
+    model = sample.load_model(folder, dtype=device.kept_on_cpu(args))
     params, cfg, tokenizer = model
     ids = ids_of(tokenizer, args.text, special=True)
+    if gpu:
+        model = device.upload(params, cfg, gpu.bf16), cfg, tokenizer
+        print_layers(describe(model, ids, lens=1, look=look_on_gpu))
+        return
     if not (args.off or args.patch):
         print_layers(describe(model, ids, lens=1))
         return

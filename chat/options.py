@@ -151,7 +151,7 @@ def add_stage(parser, name, rewards):
         add("--held-out", type=Path, help="comparisons to measure on (default: pairs/test.jsonl)")
 
     add_lora(parser)
-    add_device(parser)
+    add_device(parser, LEARNS)
     joining.add_argument(parser.add_argument_group("several processes"))
     add = parser.add_argument_group("recipe").add_argument
     add("--chat-format", metavar="FORMAT", help="how a model of others writes chats: chatml, "
@@ -172,14 +172,26 @@ def add_lora(parser):
         help="go on with one, such as RUN/OUT/adapter or PEFT's own (default: a new one)")
 
 
-def add_device(parser):
-    """Add the options --device and --dtype."""
+LEARNS = "it learns there, and writes and judges replies there"
+ANSWERS = "the models answer there"
+BESIDE_AN_ADAPTER = ("; on the CPU, of the model beside an adapter: bf16 keeps what the file has "
+                     "so, in half of the memory (default: float32)")
+
+
+def add_device(parser, what):
+    """Add the options --device and --dtype. what: a model does on a GPU, LEARNS or ANSWERS."""
     add = parser.add_argument_group("on what").add_argument
-    add("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the GPU, through CuPy; it "
-        "learns there, and writes and judges replies there (default: %(default)s)")
+    add("--device", default="cpu", choices=("cpu", "cuda"),
+        help=f"cuda: the GPU, through CuPy; {what} (default: %(default)s)")
     add("--dtype", choices=("bf16", "float32"), help="on the GPU, of weights and activations "
-        "(default: bf16 where it can); on the CPU, of the model beside an adapter: bf16 keeps "
-        "what the file has so, in half of the memory (default: float32)")
+        "(default: bf16 where it can)" + (BESIDE_AN_ADAPTER if what == LEARNS else ""))
+
+
+def check_device(args):
+    """ValueError for a --dtype of a command that learns nothing, on the CPU."""
+    if args.dtype and args.device == "cpu":
+        raise ValueError(f"--dtype {args.dtype}: the CPU computes in float32; the choice is for "
+                         "--device cuda")
 
 
 def parse_args(argv, rewards):
@@ -205,6 +217,7 @@ def parse_args(argv, rewards):
         else:
             p.add_argument("--chat-format", metavar="FORMAT", help="how a model without a chat "
                            "template is asked: chatml, llama3, or a folder with a template")
+            add_device(p, ANSWERS)
     args = parser.parse_args(argv)
     check_args(args)
     return args
@@ -227,6 +240,8 @@ def check_args(args):
             raise ValueError(f"{shown}: the name is empty")
     if args.command in RECIPES:
         check_lora(args)
+    else:
+        check_device(args)
     if args.command == "rl":
         if args.reference and not args.leash:
             raise ValueError(f"--leash-to {args.reference}: there is no leash without --leash")

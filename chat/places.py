@@ -7,7 +7,7 @@ model/device.py, which offers the same functions for weights on the GPU.
 import functools
 
 from model import device, fast          # before numpy
-from model import device_tuning, lora, parallel, ranks
+from model import device_tuning, lora, parallel, zero
 
 
 @functools.lru_cache(maxsize=None)
@@ -27,10 +27,6 @@ class Place:
     def __init__(self, on=None, dtype=None):
         self.gpu, self.engine = None, fast
         if on == "cuda":
-            here = ranks.here()
-            if here.size > 1:
-                raise ValueError(f"--device cuda --ranks {here.size}: align.py uses one GPU; leave "
-                                 "out --ranks")
             self.gpu, self.engine = device.connect(dtype), device
 
     @property
@@ -54,8 +50,15 @@ class Place:
         params = {**self.put(judge.params, judge.cfg), lora.HEAD: judge.params[lora.HEAD]}
         return judge._replace(params=params, engine=self.engine)
 
-    def gradients(self, params, optimizer, cfg, here=ranks.ALONE):
-        """What computes the gradients of a stage, and holds the weights that learn."""
+    def gradients(self, params, optimizer, cfg, parts=zero.EVERYTHING):
+        """What computes the gradients of a stage, and holds the weights that learn.
+
+        parts: which rows of what learns each rank updates. On GPUs, each rank has one of its own.
+        """
         if self.gpu:
-            return device_tuning.Tuning(params, optimizer, cfg, self.gpu.bf16)
-        return parallel.Gradients(params, cfg, here=here)
+            return device_tuning.Tuning(
+                params, optimizer, cfg, self.gpu.bf16, parts, self.gpu.cards)
+        return parallel.Gradients(params, cfg, here=parts.here)
+
+
+CORES = Place()

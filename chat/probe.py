@@ -22,6 +22,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ import align                            # before numpy
 import numpy as np
 
 import sample
-from chat import arena, chats, options, tuning
+from chat import arena, chats, options, places, tuning
 from run import command, disk, runs
 
 ASKED = 5                               # times that each question is asked
@@ -38,12 +39,13 @@ UNSAID = "something I have not read about"
 REFUSAL = "I do not know."
 
 
-def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0):
-    """Ask each task several times: (right, texts), (tasks, times) each."""
-    right, texts = [], []
+def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0, place=places.CORES):
+    """Ask each task several times: (right, texts), (tasks, times) each. place: where it answers"""
+    right, texts, model = [], [], place.model(model)
     for i in range(times):
         print(f"asking {len(tasks):,} questions, time {i + 1} of {times}", file=sys.stderr)
-        replies, verdicts = arena.ask(*model, tasks, temperature, seed + 1000 * i)
+        replies, verdicts = arena.ask(
+            *model, tasks, temperature, seed + 1000 * i, engine=place.engine)
         right.append([verdict.correct for verdict in verdicts])
         texts.append([sample.reply_text(reply.ids, model[2]) for reply in replies])
     return np.array(right).T, np.array(texts, object).T
@@ -111,7 +113,7 @@ def kind_of(task):
     return {0: "no page", 1: "1 page"}.get(n, f"{n} pages")
 
 
-def test(model, tasks, temperature=0.0):
+def test(model, tasks, temperature=0.0, place=places.CORES):
     """{kind of question: [right, wrong, refused]}
 
     Greedy decoding hides uncertainty. If ten answers have 7 % each and refusing has 30 %, greedy
@@ -119,7 +121,8 @@ def test(model, tasks, temperature=0.0):
     temperature 1.
     """
     print(f"testing on {len(tasks):,} questions", file=sys.stderr)
-    replies, verdicts = arena.ask(*model, tasks, temperature, 0)
+    model = place.model(model)
+    replies, verdicts = arena.ask(*model, tasks, temperature, 0, engine=place.engine)
     found = {}
     rows = sorted(zip(tasks, replies, verdicts), key=lambda row: row[0].get("exposure", 0))
     for task, reply, verdict in rows:
@@ -156,12 +159,12 @@ def probe(
     asked: what ask_often gave for tasks/probe_train.jsonl, if it was asked already. out: another
     stage to make; its conversations then lie beside it, and not in chat/.
     """
-    name = out or ("honest_control" if control else "honest")
+    name, place = out or ("honest_control" if control else "honest"), places.of(recipe)
     model = tuning.load_stage(run, "sft")
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     held_out = chats.tasks(run / "tasks" / "probe_test.jsonl")
     old = old_conversations(run / "chat" / "train.jsonl")
-    right, texts = asked or ask_often(model, tasks, seed=seed)
+    right, texts = asked or ask_often(model, tasks, seed=seed, place=place)
     rows, counts = lessons(tasks, right, texts, old, seed, control)
     if not counts["known"] or not counts["unknown"]:
         raise ValueError(f"{run / 'sft'}: of {len(tasks)} questions {counts['known']} are known "
@@ -171,8 +174,9 @@ def probe(
     disk.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     align.sft(run, recipe, seed, on_mismatch, [path], "base", name)
     honest = tuning.load_stage(run, name, mend="python -m chat.probe")
-    return Probed(counts, test(model, held_out), test(honest, held_out),
-                  test(honest, held_out, 1.0))
+    before = test(model, held_out, place=place)
+    after = test(honest, held_out, place=place)
+    return Probed(counts, before, after, test(honest, held_out, 1.0, place))
 
 
 def table(probed):
@@ -209,7 +213,9 @@ def parse_args(argv=None):
         help="of the asking and of the data's order (default: %(default)s)")
     add("--on-mismatch", default="error", choices=("error", "restart"),
         help="if the folder holds a checkpoint of other settings or data (default: %(default)s)")
+    options.add_device(p, f"{options.ANSWERS} and one learns there")
     args = p.parse_args(argv)
+    options.check_device(args)
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     return args
@@ -220,6 +226,8 @@ def main(argv=None):
     args = parse_args(argv)
     runs.start_clock()
     recipe = options.changed(options.SFT, {"steps": args.steps, "lr": args.lr})
+    if args.device == "cuda":
+        recipe = replace(recipe, device="cuda", dtype=args.dtype)
     probed = probe(args.run, recipe, args.seed, args.control, args.on_mismatch)
     counts = ", ".join(f"{n:,} {what}" for what, n in probed.counts.items())
     print(f"asked five times: {counts}")

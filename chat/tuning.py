@@ -196,7 +196,7 @@ class Learner:
         self.stage, self.params, self.optimizer, self.recipe = stage, params, optimizer, recipe
         self.parts, self.here = stage.parts, stage.parts.here
         self.place, self.engine = place, place.engine
-        self.gradients = place.gradients(params, optimizer, cfg, self.here)
+        self.gradients = place.gradients(params, optimizer, cfg, self.parts)
         self.model = self.gradients.params, cfg, tokenizer
         # On the cores, Gradients has moved what learns.
         self.parts.params = lora.learned(params) if place.gpu else self.gradients.weights

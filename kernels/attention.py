@@ -48,6 +48,12 @@ def texts_of(segments):
     return np.concatenate([shared, begin, end], 1).astype(np.int32)
 
 
+def _defines_of(NH, NKV, texts):
+    """What all kernels of attention.cu are compiled for together: heads, and one text a row or
+    several."""
+    return grouped(NH, NKV) + (() if texts is None else ("-DTEXTS=1",))
+
+
 def _launch_attention(name, shape, dtype, args, own, texts, floats=0):
     """Tensor cores for bfloat16 and heads of 32, 64 or 128, if the GPU's shared memory is enough.
     Else the plain kernel.
@@ -57,10 +63,9 @@ def _launch_attention(name, shape, dtype, args, own, texts, floats=0):
     """
     B, T, NH, NKV, HS = shape
     heads = NKV if name.endswith("kv") else NH
-    scale, defines = HS**-0.5, grouped(NH, NKV)
+    scale, defines = HS**-0.5, _defines_of(NH, NKV, texts)
     if texts is not None:
         check("texts", texts, (B, 1 + 2 * T), np.int32)
-        defines += ("-DTEXTS=1",)
     args = *args, texts
     if dtype == np.uint16 and HS in (32, 64, 128):
         for tiles, ending in TILES.get((name, HS), ((2, ""),)):
@@ -139,7 +144,7 @@ def attention_backward(do, cache, n_head, out=None, hidden=None, n_kv_head=None)
     grid = ceil_div(T, 128 // lanes_of(HS, dtype)), NH, B
     launch(
         "attention.cu", "attention_backward_rows", dtype, grid, 128,
-        o, do, D, T, NH, HS, defines=grouped(NH, NKV),
+        o, do, D, T, NH, HS, defines=_defines_of(NH, NKV, hidden),
     )
     args = qkv, do, lse, D, dqkv
     _launch_attention("attention_backward_q", shape, dtype, args, 2, hidden)
@@ -179,21 +184,21 @@ def decode_attention(qkv, k_cache, v_cache, length, n_new, out=None, pages=None)
     check_each({"pages": pages}, (B, most), np.int32)
     apart({"o": o, **caches}, {"qkv": qkv, "length": length, "n_new": n_new, "pages": pages})
     arrays = qkv, k_cache, v_cache, length, n_new, pages, most
+    for_a_head = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
+    most_heads = min(MOST_HEADS, max(1, limits().shared_bytes // for_a_head))
+    heads = max(n for n in range(1, most_heads + 1) if NH // NKV % n == 0)
     defines = grouped(NH, NKV)
     if pages is not None:
         defines += (f"-DPAGE={S}",)
+    if heads > 1:
+        defines += (f"-DHEADS={heads}",)
+    defines += packed(HS, dtype)        # of both: so they are compiled together
     launch(
         "decode.cu", "cache_append", dtype, ceil_div(B * T * NKV * HS, 256), 256,
         *arrays, B, T, NKV, S, HS, defines=defines,
     )
-    for_a_head = 4 * (256 // lanes_of(HS, dtype)) * (HS + 2)
-    most = min(MOST_HEADS, max(1, limits().shared_bytes // for_a_head))
-    heads = max(n for n in range(1, most + 1) if NH // NKV % n == 0)
-    if heads > 1:
-        defines += (f"-DHEADS={heads}",)
     launch(
         "decode.cu", "decode_attention", dtype, (NH // heads, T, B), 256,
-        *arrays, o, T, NH, S, HS, HS**-0.5, shared=heads * for_a_head,
-        defines=(*defines, *packed(HS, dtype)),
+        *arrays, o, T, NH, S, HS, HS**-0.5, shared=heads * for_a_head, defines=defines,
     )
     return o

@@ -15,15 +15,21 @@
        v       0 ................ V-1
        warp    0 0 0 1 1 1 2 2 2 3 3       lane l of a warp takes each 32nd number of its span
 
-   Sums are in double, as on the CPU; e is in float. A threshold is found bit by bit: 32 rounds over
-   the row, which lies in the cache, and no atomics. Reads the row twice at least: memory bound. */
+   Sums are in double, as on the CPU; e is in float. A threshold is found bit by bit: as many rounds
+   over the row as a number has bits, and no atomics. The row lies in the cache, so the time is that
+   of the arithmetic. */
 
 #define MOST_WARPS 32
+#ifdef BF16
+#define RANK_BITS 16            /* the rest is the same for all numbers of a sign */
+#else
+#define RANK_BITS 32
+#endif
 
 /* A float as a number that is ordered alike: larger floats have larger numbers. */
 __device__ __forceinline__ unsigned rank_of(float x) {
     unsigned bits = __float_as_uint(x);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
+    return (bits >> 31 ? ~bits : bits | 0x80000000u) >> (32 - RANK_BITS);
 }
 
 /* The spans of a row that the warps have, and a place for what each found. */
@@ -48,8 +54,8 @@ template <class Weight> __device__ __forceinline__ double row_sum(const Spans &s
 /* The smallest number t for which weight(v), summed over all v with rank(v) > t, is below limit. */
 template <class Rank, class Weight> __device__ __forceinline__ unsigned threshold(const Spans &s,
         double limit, Rank rank, Weight weight) {
-    unsigned t = 0xffffffffu;                       /* nothing is above it */
-    for (unsigned bit = 0x80000000u; bit; bit >>= 1) {
+    unsigned t = 0xffffffffu >> (32 - RANK_BITS);   /* nothing is above it */
+    for (unsigned bit = 1u << (RANK_BITS - 1); bit; bit >>= 1) {
         unsigned lower = t & ~bit;
         double above = row_sum(s, [&](int v) { return rank(v) > lower ? weight(v) : 0.0; });
         if (above < limit) t = lower;

@@ -24,6 +24,7 @@ import numpy as np
 
 LOGIT_NUMBERS = 1 << 31         # of the rows of logits that exist at once: 4 GB in bfloat16
 ROW_TOKENS = 1 << 16            # tokens at once that keep a GPU busy
+SHARE = 0.5                     # of the free memory, for activations; the rest is for rollouts
 
 cp = kernels = launching = None     # CuPy and the kernels, once there is a GPU to use them on
 
@@ -124,6 +125,10 @@ def upload(params, cfg, bf16=True):
     adapter = lora.of_params(params)
     scale = adapter.pop(lora.SCALE, None)
     layout = Layout(cfg, given={**families.shapes(cfg), **shapes_of(adapter)})
+    needed, there = layout.size * (2 if bf16 else 4), available_bytes()
+    if needed > there:
+        raise ValueError(f"weights of {needed / 1e9:.2f} GB, {there / 1e9:.2f} GB of this GPU's "
+                         "memory are free; take a smaller model")
     flat = cp.zeros((layout.size,), np.uint16 if bf16 else np.float32)
     there = layout.views(flat)
     for name, view in there.items():
@@ -234,6 +239,16 @@ def other_kinds(shapes):
         elif name == "settings":
             kinds[name] = np.float64
     return kinds
+
+
+def arena_bytes(shapes, bf16):
+    """{name: bytes} of what a step divides its arena into."""
+    kinds = other_kinds(shapes)
+    found = {}
+    for name, shape in shapes.items():
+        itemsize = 2 if bf16 and name not in kinds else 4
+        found[name] = cores.padded(shape, itemsize)
+    return found
 
 
 class Step:
@@ -411,7 +426,13 @@ def token_losses(params, cfg, tokens, targets, arena=None, temperature=1.0):
 def forward_steps(params, cfg, tokens, arena, temperature=1.0):
     """(slice of the rows of tokens, a Step for them), for all rows."""
     B, T = tokens.shape
-    at_once = min(B, max(1, ROW_TOKENS // T))
+    bf16 = params["wte.weight"].dtype == np.uint16
+    a_row = sum(arena_bytes(step_shapes(cfg, 1, T, False), bf16).values())
+    there = available_bytes() + (arena.memory.nbytes if arena and arena.memory is not None else 0)
+    if a_row > there:
+        raise ValueError(f"a text of {T:,} tokens takes {a_row / 1e9:.2f} GB of this GPU's memory, "
+                         f"{there / 1e9:.2f} GB are free; take shorter texts or a smaller model")
+    at_once = min(B, max(1, ROW_TOKENS // T), max(1, int(SHARE * there // a_row)))
     step = Step(params, cfg, at_once, T, arena or cores.Arena(), False, temperature=temperature)
     for begin in range(0, B, at_once):
         yield slice(begin, min(begin + at_once, B)), step
@@ -440,7 +461,16 @@ class Cache(pages.PagedCache):
 
     def __init__(self, cfg, batch, n_positions=None, like=None, budget=None):
         if budget is None:
-            budget = available_bytes() // 2
+            there = available_bytes()
+            dtype = np.float32 if like is None else like.dtype
+            needed = -(-(n_positions or cfg.n_positions) // pages.PAGE) * pages.bytes_a_page(
+                cfg, dtype)
+            if needed > there:
+                raise ValueError(
+                    f"keys and values of a text of {n_positions or cfg.n_positions:,} tokens take "
+                    f"{needed / 1e9:.2f} GB, {there / 1e9:.2f} GB of this GPU's memory are free; "
+                    "write a shorter text")
+            budget = there // 2
         super().__init__(cp, cfg, batch, n_positions, like, budget)
         self.step = None
 

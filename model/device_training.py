@@ -44,14 +44,16 @@ def muon_shapes(cfg):
     return largest
 
 
-def arena_bytes(shapes, bf16):
-    """{name: bytes} of what a step divides its arena into."""
-    kinds = device.other_kinds(shapes)
-    found = {}
-    for name, shape in shapes.items():
-        itemsize = 2 if bf16 and name not in kinds else 4
-        found[name] = cores.padded(shape, itemsize)
-    return found
+def scratch_bytes(cfg, B, T):
+    """What launches leave to each other, and the workspace of matrix products."""
+    widest = max(shape[-1] for shape in Layout(cfg).shapes.values())
+    blocks = device.launching.BACKWARD_BLOCKS
+    most = max(
+        B * T * cfg.n_head,                                         # attention_backward
+        2 * blocks * cfg.n_embd,                                    # layernorm_backward
+        4 * blocks * 256 + widest,                                  # bias_backward
+    )
+    return 4 * most + device.kernels.cublas.WORKSPACE_BYTES
 
 
 def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
@@ -60,24 +62,18 @@ def memory_plan(cfg, B, recompute=False, bf16=True, has_muon=False, n_ranks=1):
     has_muon: whether Muon has the matrices of the blocks. n_ranks: how many GPUs have a part each
     of what the optimizer keeps.
     """
-    layout, T, C = Layout(cfg, has_muon, n_ranks), cfg.n_positions, cfg.n_embd
+    layout, T = Layout(cfg, has_muon, n_ranks), cfg.n_positions
     n, n_own, n_adamw = layout.size, layout.size // n_ranks, layout.of_adamw.stop // n_ranks
-    widest = max(shape[-1] for shape in layout.shapes.values())
-    blocks = device.launching.BACKWARD_BLOCKS
-    most_scratch = max(
-        B * T * cfg.n_head,                                         # attention_backward
-        2 * blocks * C,                                             # layernorm_backward
-        4 * blocks * 256 + widest,                                  # bias_backward
-    )
     plan = {
         "parameters": 4 * n_own + 2 * n if bf16 else 4 * n,
         "gradients": 4 * n,
         "AdamW": 8 * n_adamw,
         "activations": 0,
         "logits": 0,
-        "scratch": 4 * most_scratch + device.kernels.cublas.WORKSPACE_BYTES,
+        "scratch": scratch_bytes(cfg, B, T),
     }
-    for name, n_bytes in arena_bytes(device.step_shapes(cfg, B, T, True, recompute), bf16).items():
+    shapes = device.step_shapes(cfg, B, T, True, recompute)
+    for name, n_bytes in device.arena_bytes(shapes, bf16).items():
         plan["logits" if name == "logits" else "activations"] += n_bytes
     if has_muon:
         in_rounds = [cores.padded(shape, 2 if bf16 else 4) for shape in muon_shapes(cfg).values()]

@@ -9,12 +9,58 @@ work in one arena, one after the other, and each is recorded when it comes for t
 import functools
 
 from model import device, device_training   # before numpy
-from model import checks, cores, lora
+from model import checks, cores, families, lora, nccl_ranks, zero
+from model.layout import Layout
 import numpy as np
 
 MULTIPLE = 64           # rows are padded to a multiple of so many tokens: fewer shapes
 MOST_STEPS = 16         # shapes that are kept ready
-SHARE = 0.5             # of the memory that is free beside the weights: the rest is for rollouts
+
+
+def stage_plan(
+    cfg, rows, T, bf16=True, rank=None, has_head=False, n_others=0, has_texts=True, recompute=False,
+):
+    """{what: bytes} of a stage of align.py that learns from rows of T tokens at once.
+
+    rank: of an adapter that learns in the place of the model. has_head: whether a reward's head
+    learns. n_others: models beside it that only read, such as a reference or a judge.
+    """
+    itemsize = 2 if bf16 else 4
+    a_model = itemsize * Layout(cfg).size
+    n = Layout(cfg, given=learned_shapes(cfg, rank, has_head)).size
+    plan = {
+        "parameters": 4 * n + 2 * n if bf16 else 4 * n,
+        "gradients": 4 * n,
+        "AdamW": 8 * n,
+        "frozen model": 0 if rank is None else a_model,
+        "other models": n_others * a_model,
+        "activations": 0,
+        "logits": 0,
+        "scratch": device_training.scratch_bytes(cfg, rows, T),
+    }
+    if rank is not None:
+        plan["scratch"] += 2 * 4 * rows * T * rank              # low and dlow of lora_backward
+    shapes = device.step_shapes(cfg, rows, T, True, recompute)
+    shapes.update(device.table_shapes(cfg, cfg.n_positions))    # which all steps share
+    if has_texts:
+        n_sent, = shapes["inbox"]
+        shapes["inbox"] = (n_sent + 3 * rows * T + 1 + rows * (1 + 2 * T),)     # TextsStep's
+    for name, n_bytes in device.arena_bytes(shapes, bf16).items():
+        plan["logits" if name == "logits" else "activations"] += n_bytes
+    return plan
+
+
+def learned_shapes(cfg, rank=None, has_head=False):
+    """{name: shape} of what learns: the model or an adapter of this rank, and a reward's head."""
+    shapes = dict(families.shapes(cfg))
+    if rank is not None:
+        shapes = {}
+        for name, (n_in, n_out) in lora.layers(cfg).items():
+            shapes[f"{name}.lora_A"] = n_in, rank
+            shapes[f"{name}.lora_B"] = rank, n_out
+    if has_head:
+        shapes[lora.HEAD] = (cfg.n_embd,)
+    return shapes
 
 
 class TextsStep(device.Step):
@@ -52,14 +98,46 @@ class TextsStep(device.Step):
         device.kernels.embedding_backward(self.a["x"], by_position, grads["wpe.weight"])
 
 
+def memory_plan(params, cfg, bf16=True, n_ranks=1):
+    """{what: bytes} that a stage takes beside its batches, known before any of it is taken.
+
+    n_ranks: how many GPUs have a part each of the master copy and of AdamW's means.
+    """
+    given = device_training.learned_shapes(params, cfg)
+    n = Layout(cfg, False, n_ranks, given).size
+    n_own = n // n_ranks
+    weights = 2 * n + 4 * n_own if bf16 else 4 * n
+    plan = {"weights": weights, "gradients": 4 * n, "AdamW": 8 * n_own}
+    if lora.SCALE in params:
+        plan["the model beside the adapter"] = Layout(cfg).size * (2 if bf16 else 4)
+    return plan
+
+
+def check_memory(params, cfg, bf16=True, n_ranks=1):
+    """ValueError where a stage needs more memory than is free."""
+    plan, there = memory_plan(params, cfg, bf16, n_ranks), device.available_bytes()
+    needed = sum(plan.values())
+    if needed > there:
+        parts = ", ".join(f"{what} {n_bytes / 1e9:.2f}" for what, n_bytes in plan.items())
+        advice = "take a smaller model"
+        if lora.SCALE not in params:
+            advice = f"learn an adapter (--lora-rank 8), or {advice}"
+        raise ValueError(f"learning takes {needed / 1e9:.2f} GB of this GPU's memory ({parts}), "
+                         f"{there / 1e9:.2f} GB are free; {advice}")
+
+
 class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
-    A reward's head is applied on the host (add_last), because few hidden states need it.
+    A reward's head is applied on the host (add_last), because few hidden states need it. parts and
+    cards: as of Training, where there are ranks.
     """
 
-    def __init__(self, params, optimizer, cfg, bf16=True):
-        super().__init__(params, optimizer, cfg, None, bf16=bf16)
+    def __init__(
+        self, params, optimizer, cfg, bf16=True, parts=zero.EVERYTHING, cards=nccl_ranks.ONE_CARD,
+    ):
+        check_memory(params, cfg, bf16, cards.size)
+        super().__init__(params, optimizer, cfg, None, bf16=bf16, parts=parts, cards=cards)
 
     @property
     def added(self):
@@ -74,7 +152,7 @@ class Tuning(device_training.Training):
         for name, shape in device.table_shapes(self.cfg, self.cfg.n_positions).items():
             self.kept[name] = cp.empty(shape, np.float32)
             device.fill_table(self.kept[name], self.cfg)
-        self.budget = SHARE * device.available_bytes()
+        self.budget = device.SHARE * device.available_bytes()
         self.steps, self.loss = {}, 0.0
 
     def clear(self):
@@ -83,7 +161,16 @@ class Tuning(device_training.Training):
         self.loss = 0.0
 
     def add(self, tokens, targets, weights, positions=None, segments=None):     # (B,T) each
-        """Add the gradients of a batch to the sum. Returns the loss of the batch."""
+        """Add the gradients of a batch to the sum. Returns the loss of the batch.
+
+        A batch without rows adds nothing: where there are ranks, this one may have none of it.
+        """
+        if len(tokens) == 0:
+            if not self.begun:
+                self.flat[...] = 0.0
+                self.state[...] = 0.0
+            self.begun = True
+            return 0.0
         batch = [tokens, targets, weights]
         if segments is not None:
             batch += [positions, segments]
@@ -133,7 +220,12 @@ class Tuning(device_training.Training):
         return step
 
     def _head_vector(self):
-        """A reward's head (C,) in float32, on the host."""
+        """A reward's head (C,) in float32, on the host.
+
+        One card has its master copy. Of several, each has the weights that it computes with.
+        """
+        if self.cards.size > 1:
+            return device.kernels.on_host(self.params[lora.HEAD])
         region = self.layout.of_adamw
         return device.cp.asnumpy(self.layout.views(self.masters[0], region)[lora.HEAD])
 
@@ -171,7 +263,7 @@ class Tuning(device_training.Training):
         """How many rows of T tokens fit. ValueError if not even one does."""
         bf16 = self.weights.dtype == np.uint16
         shapes = device.step_shapes(self.cfg, 1, T, True, self.recompute)
-        a_row = sum(device_training.arena_bytes(shapes, bf16).values())
+        a_row = sum(device.arena_bytes(shapes, bf16).values())
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)

@@ -53,6 +53,16 @@ def bytes_a_page(cfg, dtype):
     return 2 * cfg.n_layer * heads * PAGE * width * np.dtype(dtype).itemsize
 
 
+def pages_of_replies(prompts, group, n_prompt, n_reply):
+    """How many pages replies take: to so many prompts of n_prompt tokens, a group to each.
+
+    A group shares the whole pages of its prompt. The last token is not read.
+    """
+    shared, rest = divmod(n_prompt - 1, PAGE)
+    of_a_reply = -(-(rest + n_reply) // PAGE)
+    return prompts * (shared + group * of_a_reply)
+
+
 class PagedCache(fast.Cache):
     """fast.Cache in pages, in arrays of xp, which is CuPy.
 

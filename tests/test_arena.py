@@ -54,7 +54,7 @@ def test_tries(monkeypatch):
     tasks = [{"question": "a", "answer": "one"}, {"question": "b", "answer": "two"}]
     texts = ["one", "so one", "two", "one"] + ["one", "one", "three", "is two"]
 
-    def ask(params, cfg, tokenizer, many, temperature, seed, max_tokens):
+    def ask(params, cfg, tokenizer, many, temperature, seed, max_tokens, engine):
         assert [t["question"] for t in many] == ["a"] * 4 + ["b"] * 4 and temperature == 1.0
         replies = [sample.Reply(tok.encode_ordinary(text), [1], "stop", [0.0]) for text in texts]
         return replies, [arena.judge(t, r, tok) for t, r in zip(many, replies)]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,7 @@ sys.path.insert(0, str(HERE / "cuda"))
 import cupy_cpu as cp
 import ptx_cpu
 import test_kernels  # noqa: F401   it puts the stand-in in CuPy's place, before kernels is imported
-from kernels import launching
 
-KERNELS = HERE.parent / "kernels"
 pytestmark = pytest.mark.skipif(cp.MISSING is not None,
                                 reason=f"the CPU that plays GPU needs {cp.MISSING}")
 
@@ -249,59 +246,35 @@ def test_ptx_runs_and_is_counted(monkeypatch):
     assert (taken, needed) == (2 * 32, 2)
 
 
+ROUNDINGS = """
+    cvt.rni.f32.f32 %f3, %f2;
+    cvt.rzi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;   // times ten, and the next
+    cvt.rmi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;
+    cvt.rpi.f32.f32 %f4, %f2;
+    fma.rn.f32 %f3, %f3, 0f41200000, %f4;
+"""
+
+
+def test_ptx_rounds_to_whole_numbers(monkeypatch):
+    """To the nearest and to even, towards zero, down, up: the four digits of what is written."""
+    ptx = PTX.replace("    mul.ftz.f32 %f3, %f2, 0f3F000000;\n", ROUNDINGS)
+    ptx = ptx.replace("%f<4>", "%f<5>")
+    monkeypatch.setenv("LONGHAND_PTX", "1")
+    monkeypatch.setattr(ptx_cpu, "compiled", lambda *_: (ptx, ""))
+    given = np.array([-2.7, -2.5, -1.5, -0.5, 0.5, 1.5, 2.0, 2.2], np.float32)
+    x = cp.asarray(np.repeat(given, 8))         # every second number is taken
+    cp.RawModule(code="").get_function("halve")((1,), (32,), (x, np.int32(32)))
+    digits = [np.rint(given), np.trunc(given), np.floor(given), np.ceil(given)]
+    want = sum(10 ** (3 - i) * digit for i, digit in enumerate(digits))
+    np.testing.assert_array_equal(x.get()[1::8], want)
+
+
 @pytest.mark.parametrize("line",
                          ["mul.rz.f32 %f3, %f2, %f2;", "tanh.approx.f32 %f3, %f2;",
+                          "cvt.rzi.s32.f32 %r3, %f2;", "setp.eq.and.s32 %p1, %r1, %r2, %p1;",
                           "atom.global.add.f32 %f3, [%rd4], %f2;"])
 def test_ptx_that_nobody_knows_is_refused(line):
     with pytest.raises(NotImplementedError, match=re.escape(line.split()[0])):
         ptx_cpu.translate(PTX.replace("bar.sync 0;", line))
-
-
-VARIANTS = [
-    launching.SHARED_NAMES + more
-    for more in (
-        (),
-        ("-DBF16",),
-        ("-DPACKED=1", "-DPACKS=6"),
-        ("-DBF16", "-DPACKED=1", "-DPACKS=3"),
-        ("-DBF16", "-DGROUP=4", "-DHEADS=4", "-DLANES=128", "-DPACKS=4"),
-        ("-DBF16", "-DTEXTS=1", "-DPAGE=64"),
-    )
-]  # the third and fourth: 768 columns; then four query heads for a head of keys, 4096 columns; the
-   # last: rows of several texts, and pages
-
-
-def files_of(options):
-    """The .cu files that are compiled with such options: attention, which takes longest, never
-    with PACKED."""
-    return [p for p in sorted(KERNELS.glob("*.cu"))
-            if p.name != "attention.cu" or "-DPACKED=1" not in options]
-
-
-@pytest.mark.parametrize("options", VARIANTS[:2])  # make peers compiles all of them, with NVRTC
-def test_the_kernels_compile_for_real_gpus(tmp_path, options):
-    if not shutil.which("nvcc"):
-        pytest.skip("no nvcc here")
-    source = tmp_path / "all.cu"
-    source.write_text((KERNELS / "common.cuh").read_text()
-                      + "".join(p.read_text() for p in files_of(options)))
-    capabilities = (
-        (80,) if "-DBF16" in options else (75,)
-    )  # the oldest: Turing computes in float32 alone
-    archs = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in capabilities]
-    done = subprocess.run(["nvcc", "--fatbin", "--std=c++17", "--threads", "2", *archs, *options,
-                           "-o", tmp_path / "all.fatbin", source],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr, done.stderr
-
-
-@pytest.mark.parametrize("define", VARIANTS)
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
-def test_the_kernels_compile_as_cupy_compiles_them(arch, define):
-    if not ptx_cpu.nvrtc():
-        pytest.skip("no NVRTC here")
-    for path in files_of(define):
-        _, said = ptx_cpu.compiled((KERNELS / "common.cuh").read_text() + path.read_text(), define,
-                                   arch)
-        assert not said, f"{path.name}: {said}"

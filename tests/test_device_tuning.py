@@ -3,6 +3,7 @@ parallel.Gradients and model/fast.py.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_device import MODELS, close, model      # skips where neither a GPU nor g++ is there
 
 from chat import packing
-from model import adamw, cores, device, device_tuning, fast, lora, parallel
+from kernels import launching
+from model import adamw, cores, device, device_tuning, families, fast, lora, parallel
+from model.layout import Layout
 import kernels
 
 RNG = np.random.default_rng(0)
@@ -149,6 +152,40 @@ def test_a_row_that_no_memory_has_is_refused():
     with pytest.raises(ValueError, match="a row of 20 tokens takes 0.00 GB of this GPU's memory"):
         gpu.add(*batches(cfg)[2])
     assert gpu.recompute
+
+
+@pytest.mark.parametrize("name, rank, has_head, has_texts", [
+    ("GPT-2", None, False, False),
+    ("Qwen 2", None, True, True),
+    ("Qwen 2", 2, False, True),
+    ("Qwen 2", 2, True, False),
+])
+def test_the_plan_is_what_is_taken(name, rank, has_head, has_texts):
+    """Of what learns, of the frozen model, and of the arena of one step."""
+    cfg = replace(MODELS[name], vocab_size=300)
+    params = families.of(cfg).init(cfg, 0)
+    if rank:
+        params.update(lora.init(params, cfg, rank, 3.0, 0))
+    if has_head:
+        params[lora.HEAD] = np.zeros(cfg.n_embd, np.float32)
+    gpu = device_tuning.Tuning(params, adamw.AdamW(lora.learned(params)), cfg)
+    tokens, targets, weights = (np.stack(3 * [a]) for a in texts(cfg, 20)[0])
+    of_texts = [np.stack(3 * [np.arange(20)]), np.ones((3, 20), int)] if has_texts else []
+    launching._memory.update(scratch=None, low=None, dlow=None)
+    gpu.add(tokens, targets, weights, *of_texts)
+    plan = device_tuning.stage_plan(cfg, 3, 20, True, rank, has_head, has_texts=has_texts)
+    learning = [gpu.weights, *gpu.masters, gpu.flat, gpu.m, gpu.v]
+    assert sum(a.nbytes for a in learning) == sum(
+        plan[what] for what in ("parameters", "gradients", "AdamW"))
+    of_steps = [gpu.arena.memory, *gpu.kept.values()]
+    of_steps = sum(a.nbytes for a in of_steps)
+    assert 0 <= plan["activations"] + plan["logits"] - of_steps < 512      # of their padding
+    frozen = device.upload(lora.without(params), cfg) if rank else {}
+    assert plan["frozen model"] == sum(cores.padded(p.shape, 2) for p in frozen.values())
+    others = device_tuning.stage_plan(cfg, 3, 20, rank=rank, n_others=2)["other models"]
+    assert others == 2 * 2 * Layout(cfg).size
+    scratch = [a.nbytes for a in launching._memory.values() if a is not None]
+    assert sum(scratch) <= plan["scratch"] - kernels.cublas.WORKSPACE_BYTES
 
 
 def test_few_shapes_are_kept(monkeypatch):

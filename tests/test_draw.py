@@ -65,8 +65,9 @@ def test_each_row_has_its_own_settings():
 @pytest.mark.parametrize("u", [0.0, 0.49, 1 - 1e-9])
 def test_of_equal_tokens_the_first_stay(top_p, u):
     z = np.array([[1.0, 2.0, 1.0, 2.0, 2.0, 0.0] * 20])
-    check_drawn(z, 120, 1.0, 0, top_p, 0.0, u)
-    check_drawn(z, 120, 1.0, 61, top_p, 0.0, u)
+    for dtype in ("float32", "bf16"):
+        check_drawn(z, 120, 1.0, 0, top_p, 0.0, u, dtype)
+        check_drawn(z - 1.5, 120, 1.0, 61, top_p, 0.0, u, dtype)        # of either sign
 
 
 def test_what_is_drawn_has_its_probability():

@@ -46,9 +46,11 @@ COMMANDS = {
     "align.py dpo": f"{TRAINING} --held-out --leash --leash-to {ADAPTER}",
     "align.py dpo --lora-rank 8": f"{TRAINING} --held-out --leash --leash-to --lora-rank "
                                   "--lora-alpha --dtype",
-    "align.py eval": "--run --samples --chat-format",
-    "align.py eval --samples 2": "--run --samples --seed --chat-format",
-    "align.py arena": "--run --seed --chat-format",
+    "align.py eval": "--run --samples --chat-format --device",
+    "align.py eval --samples 2": "--run --samples --seed --chat-format --device",
+    "align.py eval --device cuda": f"--run --samples --chat-format {DEVICE}",
+    "align.py arena": "--run --seed --chat-format --device",
+    "align.py arena --device cuda": f"--run --seed --chat-format {DEVICE}",
     "bpe.py train": "--run --input --workers --ties --min-frequency --vocab-size --pattern "
                     f"{TASKS}",
     "bpe.py train --slurm 2": "--run --input --workers --ties --min-frequency --vocab-size "
@@ -83,14 +85,16 @@ COMMANDS = {
     "model/folders.py m": "",
     "model/llama.py": "",
     "model/lora.py": "",
-    "chat/inside.py x": "--run --model --dtype --off --patch --other",
+    "chat/inside.py x": f"--run --model --off --patch --other {DEVICE}",
     "chat/votes.py": "--run",
     "chat/walk.py x": "--run --model --out",
     "web/language.py predict x": "--model",
     "web/language.py train --input a": "--out --dim --bucket --minn --maxn --epochs --n-texts "
                                        "--batch --lr --smoothing --seed --input",
     "web/language.py test --input a": "--label --threshold --input --model",
-    "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch",
+    "chat/probe.py": "--run --control --steps --lr --seed --on-mismatch --device",
+    "chat/probe.py --device cuda": "--run --control --steps --lr --seed --on-mismatch --device "
+                                   "--dtype",
     "run/parquet.py a.jsonl --to t": "--to --text --skip-null",
     "run/runs.py --run r --name n --makes x -- a.py": "--run --name --made-of --makes --output "
                                                         "--about",

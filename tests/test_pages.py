@@ -164,3 +164,16 @@ def test_a_text_that_no_cache_has_room_for(small_pages, monkeypatch):
     batch.add([[1, 2, 3, 4, 5, 6]], generate.sample.Settings(max_new_tokens=2).check())
     with pytest.raises(ValueError, match="has none left; write fewer texts at once"):
         batch.step()
+
+
+@pytest.mark.parametrize("prompts, group, n_prompt, n_reply", [(2, 3, 9, 7), (1, 4, 8, 8)])
+def test_the_plan_of_pages_is_what_replies_take(prompts, group, n_prompt, n_reply, small_pages):
+    """Replies to the same prompt share its whole pages."""
+    there, used = device.upload(model(), CFG, False), []
+    asked = [[i, *range(10, 9 + n_prompt)] for i in range(prompts) for _ in range(group)]
+    batch = generate.Batch(there, CFG, TOKENIZER, len(asked), n_prompt + n_reply, device)
+    batch.add(asked, generate.sample.Settings(max_new_tokens=n_reply).check())
+    while len(batch):
+        batch.step()
+        used.append(int((batch.cache.pool.n_rows > 0).sum()))
+    assert max(used) == pages.pages_of_replies(prompts, group, n_prompt, n_reply)

@@ -7,21 +7,24 @@ tests/peers/test_kernels_peers.py has twenty steps of each, and of the other fam
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_kernels import ON_GPU      # skips where neither a GPU nor g++ is there
+from conftest import ROOT
 from test_align import CHATS, PAIRS, TASKS, TOK
 
 import align
+import cupy_cpu
 import gpt
 from chat import options, places
-from model import families, ranks, resume
+from model import families, resume
 from tokens.shards import write_shard
 
 CFG = gpt.Config(TOK.n_vocab, 40, 16, 1, 2)
@@ -57,7 +60,12 @@ def learn(folder, stage, out, *more):
     """Run a stage. -> its log without what the clock says"""
     words = stage.split()
     align.main([words[0], "--run", str(folder), "--out", out, *words[1:], *more])
-    lines = (folder / out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return log_of(folder / out)
+
+
+def log_of(folder):
+    """The log of a stage without what the clock says."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = map(json.loads, lines)
     return [{k: v for k, v in e.items() if k not in OF_THE_CLOCK} for e in entries]
 
@@ -129,9 +137,27 @@ def test_a_place_on_the_cores_is_the_weights_themselves():
 
 
 @pytest.mark.skipif(ON_GPU, reason="the name is that of the stand-in")
-def test_a_place_has_a_name_and_one_gpu(monkeypatch):
+def test_a_place_has_a_name():
     assert places.Place("cuda", "float32").name == "a CPU that plays GPU, float32"
     assert places.Place("cuda").name == "a CPU that plays GPU, bf16"
-    monkeypatch.setattr(ranks, "here", lambda: SimpleNamespace(size=2))
-    with pytest.raises(ValueError, match="--device cuda --ranks 2: align.py uses one GPU"):
-        places.Place("cuda")
+
+
+@pytest.mark.skipif(ON_GPU, reason="the stand-in of NCCL works on CPUs")
+@pytest.mark.parametrize("stage", ["sft with an adapter", "reward", "rl"])
+def test_two_gpus_learn_what_one_learns(stage, tmp_path):
+    """Each rank computes some rows, if it has any, and updates a part of what learns."""
+    write_run(tmp_path)
+    want = learn(tmp_path, STAGES[stage], "one", *ON_A_GPU)
+    words = STAGES[stage].split()
+    words = [words[0], "--run", tmp_path, "--out", "two", *words[1:], *ON_A_GPU, "--ranks", 2]
+    variables = {"LONGHAND_CARDS": "2", "LONGHAND_CUDA_BUILD": str(cupy_cpu.BUILD)}
+    done = subprocess.run(
+        [sys.executable, "tests/cuda/align_on_cards.py", *map(str, words)], cwd=ROOT,
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    got = log_of(tmp_path / "two")
+    assert all(entry.pop("sent_bytes") > 0 for entry in got)
+    check_same(want, got)
+    want, got = (gpt.load(tmp_path / out)[0] for out in ("one", "two"))
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=2e-5, err_msg=name)

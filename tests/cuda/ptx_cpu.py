@@ -24,8 +24,23 @@ BINARY = {"add": "+", "sub": "-", "div": "/", "rem": "%", "and": "&", "or": "|",
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 OPPOSITE = {"equ": "!=", "neu": "==", "ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}     # or NaN
 SPECIAL = {"tid": "threadIdx", "ntid": "blockDim", "ctaid": "blockIdx", "nctaid": "gridDim"}
-# Parts of a name that change the numbers, and the instruction that is known with each.
-UNUSUAL = {"rz": None, "rp": None, "rm": "fma", "sat": "cvt", "cc": None, "relu": None}
+# To a whole number: the nearest, the next towards zero, below, above.
+WHOLE = {"rni": "std::nearbyint", "rzi": "std::trunc", "rmi": "std::floor", "rpi": "std::ceil"}
+# What may stand between the name of an instruction and its type. Numbers are exact where PTX allows
+# an error (approx), and the smallest ones are kept (ftz).
+ROUNDED = "rn ftz"
+PARTS = {
+    "abs": "ftz", "add": ROUNDED, "bar": "sync", "bra": "uni",
+    "cp": "async ca cg commit_group global shared wait_group",
+    "cvt": f"bf16 bf16x2 sat {ROUNDED} {' '.join(WHOLE)}", "cvta": "global shared to",
+    "div": f"approx full {ROUNDED}", "ex2": "approx ftz", "fma": f"rm {ROUNDED}",
+    "ld": "global local param shared v2 v4",
+    "ldmatrix": "aligned m8n8 shared sync trans x4", "mad": "lo", "max": "ftz", "min": "ftz",
+    "mma": "aligned bf16 col m16n8k16 row sync", "mul": f"hi lo wide {ROUNDED}", "neg": "ftz",
+    "rcp": f"approx {ROUNDED}", "rsqrt": "approx ftz",
+    "setp": f"ftz {' '.join([*COMPARE, *OPPOSITE])}", "shfl": "bfly idx sync",
+    "sqrt": f"approx {ROUNDED}", "st": "global local shared v2 v4", "sub": ROUNDED,
+}
 LDMATRIX = ("ldmatrix.sync.aligned.m8n8.x4.shared.b16",
             "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16")
 CALLS = {"ex2": "exp2f", "rsqrt": "rsqrtf", "sqrt": "std::sqrt", "abs": "std::abs",
@@ -72,6 +87,18 @@ def compiled(code, defines=(), arch="sm_90"):
         return text("PTX"), text("ProgramLog").strip()
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def resources(said):
+    """{kernel: (registers of a thread, bytes of shared memory of a block, bytes that spill)}, from
+    what the assembler says with -Xptxas=-v."""
+    found = {}
+    for entry in said.split("Compiling entry function ")[1:]:
+        name, registers = re.match(r"'(\w+)'", entry), re.search(r"Used (\d+) registers", entry)
+        shared = re.search(r"(\d+) bytes smem", entry)
+        spilled = re.search(r"(\d+) bytes spill stores", entry)
+        found[name[1]] = int(registers[1]), int(shared[1]) if shared else 0, int(spilled[1])
+    return found
 
 
 def split(operands):
@@ -163,9 +190,9 @@ class Kernel:
     def instruction(self, parts, x):
         op, kind = parts[0], parts[-1]
         type_ = KINDS.get(kind)
-        for what, of in UNUSUAL.items():  # would give other numbers, and is not told apart below
-            if what in parts and op != of:
-                raise NotImplementedError(".".join(parts))
+        unknown = set(parts[1:]) - KINDS.keys() - set(PARTS.get(op, "").split())
+        if unknown:             # a part that is not told apart below would give other numbers
+            raise NotImplementedError(".".join(parts))
 
         def put(e):
             return f"put({register(x[0])}, {e});"
@@ -244,6 +271,9 @@ class Kernel:
                 return put(f"to_bf16({v(1, of)})")
             if "sat" in parts:
                 return put(f"fminf(fmaxf({v(1, of)}, 0.0f), 1.0f)")
+            rounded = [function for mode, function in WHOLE.items() if mode in parts]
+            if rounded and to[0] == "f":
+                return put(f"({KINDS[to]}){rounded[0]}({v(1, of)})")
             if of[0] != "f" or to[0] == "f":
                 return put(f"({KINDS[to]}){v(1, of)}")
         if op == "bra":

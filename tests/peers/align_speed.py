@@ -94,7 +94,7 @@ def ours(run):
     return [x["dt_s"] for x in log], used, sum(x["length"] for x in log) / len(log)
 
 
-def theirs(run, tasks):
+def theirs(run, tasks, on_gpu=False):
     """The same of TRL."""
     import transformers
     import datasets
@@ -117,7 +117,8 @@ def theirs(run, tasks):
         lengths.extend(map(len, completion_ids))
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=True, bf16=False,
+    args = trl.GRPOConfig(output_dir=str(run / "trl"), report_to=[], use_cpu=not on_gpu,
+                          bf16=on_gpu,
                           per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP,
                           max_completion_length=LONGEST, max_steps=STEPS, learning_rate=1e-4,
                           temperature=1.0, save_strategy="no", logging_steps=1000, beta=0.0,

@@ -10,6 +10,8 @@ kernel in bfloat16, at 124M's widths and with few rows, a line has:
     asked for           bytes asked of memory or its caches, over the bytes that it has to move
     wanted              share of the touched 32-byte sectors that it needs
     turns               of shared memory, over the turns without bank conflicts
+    registers           of a thread
+    warps               that a multiprocessor of an H200 holds at once, of 64
 """
 
 import argparse
@@ -53,7 +55,19 @@ def counted(launch, bytes_):
     launch()
     for name, counts in cp.COUNTS.items():
         if name not in ("column_sums", "norm_and_scale"):
-            yield name, counts, bytes_
+            yield name, (*counts, *cp.TAKEN[name]), bytes_
+
+
+def warps_at_once(threads, registers, shared):
+    """How many warps of such blocks a multiprocessor of compute capability 9.0 holds.
+
+    Of its four parts each has 16,384 registers and room for 16 warps. A warp gets registers by 256,
+    a block shared memory by 128 bytes and 1 KB on top, of 228 KB.
+    """
+    of_block = -(-threads // 32)
+    of_a_part = min(16, 16384 // (-(-registers * 32 // 256) * 256))
+    blocks = min(32, 4 * of_a_part // of_block, (228 << 10) // (-(-shared // 128) * 128 + 1024))
+    return blocks * of_block
 
 
 def muon(n):
@@ -125,18 +139,21 @@ def of_tuning():
     lengths = (40, 100, 7, 60, 49)
     segments = np.repeat(np.arange(1, 6), lengths)[None]
     texts = cp.asarray(kernels.texts_of(segments))
-    for size in (32, 64, 128):
-        qkv, dqkv = real(1, T, 3 * size), real(1, T, 3 * size)
-        do, o, lse = real(1, T, size), real(1, T, size), floats(1, 1, T, 1)
+    for size, NH in ((32, 1), (64, 1), (128, 1), (64, 3)):
+        qkv, dqkv = real(1, T, (NH + 2) * size), real(1, T, (NH + 2) * size)
+        do, o, lse = real(1, T, NH * size), real(1, T, NH * size), floats(1, NH, T, 1)
         for name, counts, _ in (
-            *counted(lambda: kernels.attention_forward(qkv, 1, (o, lse), texts), 0),
-            *counted(lambda: kernels.attention_backward(do, (qkv, o, lse), 1, dqkv, texts), 0),
+            *counted(lambda: kernels.attention_forward(
+                qkv, NH, (o, lse), texts, n_kv_head=1), 0),
+            *counted(lambda: kernels.attention_backward(
+                do, (qkv, o, lse), NH, dqkv, texts, n_kv_head=1), 0),
         ):
             if name != "attention_backward_rows":
-                yield f"{name}/texts", counts, 0
+                yield f"{name}{'' if NH == 1 else f'/{NH}'}/texts", counts, 0
     z, tokens, logp = real(2, V), cp.empty((2,), np.int32), floats(2)
-    for what, top_k, top_p in (("", 0, 1), ("/top-k", 50, 1), ("/top-p", 0, 0.9)):
-        each = np.array([1, top_k, top_p, 0, 0.5])      # temperature and u too
+    drawing = ("", 1, 0, 1), ("/greedy", 0, 0, 1), ("/top-k", 1, 50, 1), ("/top-p", 1, 0, 0.9)
+    for what, temperature, top_k, top_p in drawing:
+        each = np.array([temperature, top_k, top_p, 0, 0.5])    # and no min-p, and u
         settings = cp.asarray(np.repeat(each[:, None], 2, 1))
         for name, counts, bytes_ in counted(
             lambda: kernels.draw(z, settings, tokens, logp, VOCABULARY), 2 * 2 * V
@@ -145,12 +162,15 @@ def of_tuning():
     last = [cp.asarray(np.array([n], np.int32)) for n in (S - 1, 1)]
     table = cp.asarray(RNG.permutation(S // page).astype(np.int32)[None])
     k, v = real(S // page, 1, page, HS), real(S // page, 1, page, HS)
-    qkv = real(1, 1, 3 * HS)
-    for name, counts, _ in counted(
-        lambda: kernels.decode_attention(qkv, k, v, *last, pages=table), 0
-    ):
-        if name == "decode_attention":
-            yield f"{name}/pages", counts, 2 * 2 * S * HS
+    for heads, of in ((1, "/pages"), (3, "/3/pages")):
+        qkv = real(1, 1, (heads + 2) * HS)
+        for name, counts, _ in counted(
+            lambda: kernels.decode_attention(qkv, k, v, *last, pages=table), 0
+        ):
+            if name == "decode_attention":
+                yield name + of, counts, 2 * 2 * S * HS
+    x, rows, out = real(N, C), ints(N, below=N), real(N, C)
+    yield from counted(lambda: kernels.take_rows(x, rows, out), 2 * M)
 
 
 def rows():
@@ -181,6 +201,10 @@ def rows():
     weights = cp.asarray(np.full(8, 0.1, np.float32))
     yield from counted(
         lambda: kernels.cross_entropy(z, targets, weights, VOCABULARY, nll), 4 * 8 * V)
+    for name, counts, bytes_ in counted(
+        lambda: kernels.cross_entropy(z, targets, None, VOCABULARY, nll), 2 * 8 * V
+    ):
+        yield f"{name}/loss alone", counts, bytes_
     size = 1 << 16
     g, master, m, v = (floats(size) for _ in range(4))
     state, rates = (cp.asarray(np.full(3, value, np.float32)) for value in (1, 1e-4))
@@ -206,10 +230,14 @@ def ratio(part, whole):
 def main():
     """Print the table."""
     argparse.ArgumentParser(description="Count what the kernels ask of a GPU.").parse_args()
-    print(f"{'':28}{'instructions/byte':>18}{'asked for':>12}{'wanted':>10}{'turns':>8}")
-    for name, (instructions, moved, wanted, taken, needed), bytes_ in rows():
-        print(f"{name:28}{ratio(instructions, bytes_):>18}{ratio(moved, bytes_):>12}"
-              f"{wanted / moved:10.1%}{ratio(taken, needed):>8}")
+    print(f"{'':30}{'instructions/byte':>18}{'asked for':>11}{'wanted':>8}{'turns':>7}"
+          f"{'registers':>11}{'warps':>7}")
+    for name, counts, bytes_ in rows():
+        instructions, moved, wanted, taken, needed, threads, registers, shared, spilled = counts
+        print(f"{name:30}{ratio(instructions, bytes_):>18}{ratio(moved, bytes_):>11}"
+              f"{wanted / moved:8.1%}{ratio(taken, needed):>7}{registers:11}"
+              f"{warps_at_once(threads, registers, shared):7}"
+              f"{f'  spills {spilled} bytes' if spilled else ''}")
 
 
 if __name__ == "__main__":
