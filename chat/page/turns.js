@@ -49,7 +49,8 @@ function besideEachOther(question) {
 // The name above a turn, and what can be done with it.
 function headOf(message) {
   if (message.role === "user") {
-    return ["you", actionButton("edit", "change this question", () => beginEdit(message)),
+    const unsent = "draft" in message && message !== editedQuestion ? ["with an unsent change"] : [];
+    return ["you", actionButton("edit", "change this question", () => edit(message)), ...unsent,
       ...versionButtons(message)];
   }
   const name = message.model ? `longhand, ${message.model}` : "longhand";
@@ -71,7 +72,12 @@ function versionButtons(message) {
   const versions = versionsOf(message);
   if (versions.length < 2) return [];
   const place = versions.indexOf(message);
-  const go = steps => () => { showVersion(message, steps); drawChat(); keepChat(); };
+  const go = steps => () => {
+    showVersion(message, steps);
+    if (editedQuestion && !shownMessages().includes(editedQuestion)) openDraft(null);
+    drawChat();
+    keepChat();
+  };
   const back = actionButton("‹", "the version before", go(-1));
   const forth = actionButton("›", "the next version", go(1));
   back.disabled = place === 0 || running.size > 0;
