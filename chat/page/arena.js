@@ -40,7 +40,7 @@ const startDuel = duelTold(async question => {
   $("duel_said").textContent = "Two models are answering ...";
   try {
     const models = [...$("duel_models").querySelectorAll("input:checked")].map(box => box.value);
-    const temperature = numberIn("duel_temperature");
+    const temperature = settingIn("duel_temperature");
     const found = await ask("/api/battle", { question, models, temperature });
     duel.number = found.battle;
     showDuel(question, found);

@@ -158,10 +158,34 @@ def test_a_text_its_bars_layers_and_attention(opened):
     page.fill("#in_temperature", "0.2")
     page.press("#in_temperature", "Tab")
     wait_for(page, text_of("#bars .share") + ".includes('→')")
-    page.fill("#in_temperature", "")                # is 1 again, and not 0
+    page.fill("#in_temperature", "1")
     page.press("#in_temperature", "Tab")
     wait_for(page, "!" + text_of("#bars .share") + ".includes('→')")
     check_contrast(page)
+
+
+@pytest.mark.parametrize("field, value, wrong", [
+    ("in_temperature", "", "temperature is empty: give a number, 0 to 2"),
+    ("in_top_p", "2", "top-p is 2: give a number, 0.01 to 1"),
+])
+def test_a_wrong_setting_is_an_error(opened, field, value, wrong):
+    """It is taken neither for 0 nor for what stood there: nothing is asked, and nothing is lost."""
+    page = opened("inside")
+    read(page, "the lamp is")
+    n = page.locator("#inside_pieces .tok").count()
+    looked, drawn = requests_to(page, "/api/look"), requests_to(page, "/completions")
+    page.fill(f"#{field}", value)
+    page.press(f"#{field}", "Tab")
+    wait_for(page, text_of("#inside_error") + f" === {json.dumps(wrong)}")
+    page.click("#roll")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#inside_error") == wrong and looked == drawn == []
+    assert page.input_value("#text") == "the lamp is"
+    page.fill(f"#{field}", "1")
+    page.press(f"#{field}", "Tab")
+    wait_for(page, text_of("#inside_error") + " === ''")
+    page.click("#roll")
+    wait_for(page, f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
 
 
 def test_drawing_uses_what_was_typed(opened):
@@ -724,13 +748,21 @@ def test_probabilities_and_alternatives(opened, server):
     assert page.input_value("#play_text") == before
 
 
-def test_errors_of_a_page(opened):
+@pytest.mark.parametrize("field, value, wrong", [
+    ("temperature", "9", "temperature is 9: give a number, 0 to 2"),
+    ("longest", "", "longest is empty: give a number, 1 or more"),
+    ("seed", "-1", "seed is -1: give a number, 0 or more"),
+])
+def test_errors_of_a_page(opened, field, value, wrong):
+    """A field that is empty or wrong is named, and nothing is sent."""
     page = opened("playground")
+    sent = requests_to(page, "/completions")
     page.fill("#play_text", "the lamp")
-    page.fill("#play_temperature", "9")
+    page.fill(f"#play_{field}", value)
     page.click("#play_go")
-    wait_for(page, text_of("#play_error") + ".includes('temperature')")
+    wait_for(page, text_of("#play_error") + f" === {json.dumps(wrong)}")
     assert page.input_value("#play_text") == "the lamp" and page.is_enabled("#play_go")
+    assert sent == []
 
 
 # -------------------------------------------------------------------------------------------- arena
@@ -792,6 +824,17 @@ def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
     assert len(file.read_text().splitlines()) == 1 and "base" not in page.inner_text("#duel_said")
     assert page.inner_text("#duel_error") == ""
+
+
+def test_a_battle_without_a_temperature(opened):
+    page = opened("arena")
+    sent = requests_to(page, "/api/battle")
+    page.fill("#duel_question", "Who?")
+    page.fill("#duel_temperature", "")
+    page.click("#duel_ask")
+    wait_for(page, text_of("#duel_error") + " === 'temperature is empty: give a number, 0 to 2'")
+    assert page.input_value("#duel_question") == "Who?" and page.is_enabled("#duel_ask")
+    assert sent == []
 
 
 def test_names_come_with_their_own_battle(opened, file):
