@@ -4,6 +4,7 @@ Every behaviour is driven in light and dark, on a desktop and on a phone, with n
 console. Needs Chromium and the playwright package.
 """
 
+import itertools
 import json
 import time
 
@@ -14,6 +15,7 @@ import bpe
 import gpt
 import sample
 from chat import generate, inside, votes
+from chat.request import Refused
 from chromium import browser  # noqa: F401  a fixture
 from page_run import requests_to, watched
 from serving import post, running
@@ -781,12 +783,12 @@ def test_a_blind_vote(opened, file):
     """No name is in the page before the vote; then the names, the line and the rating are there."""
     page = opened("arena")
     answers = []
-    page.on("response", lambda r: "/api/battle" in r.url and answers.append(r.text()))
+    page.on("response", lambda r: "/api/battle" in r.url and answers.append(r))
     assert page.inner_text("#votes_note") in ("", "No votes yet.")
     page.fill("#duel_question", "Who?")
     page.press("#duel_question", "Enter")
-    page.wait_for_selector("#duel:not([hidden])")
-    duel = page.inner_html("#duel") + answers[0]
+    page.wait_for_selector("[data-vote=left]:enabled")
+    duel = page.inner_html("#duel") + answers[0].text()
     assert not any(name in duel for name in ("base", "sft", '"rl"', ": rl"))
     assert page.evaluate("document.activeElement.dataset.vote") == "left"
     check_contrast(page)
@@ -806,6 +808,57 @@ def test_a_blind_vote(opened, file):
     check_contrast(page)
 
 
+def test_both_replies_grow_side_by_side(opened, file, monkeypatch):
+    """Both are read while they are written, and nobody votes before their end."""
+    step = generate.Batch.step
+
+    def late(self):
+        time.sleep(0.05)
+        return step(self)
+
+    monkeypatch.setattr(generate.Batch, "step", late)
+    page = opened("arena")
+    page.fill("#duel_question", "Who?")
+    page.press("#duel_question", "Enter")
+    sizes = "['left', 'right'].map(side => document.querySelector('#duel_' + side).innerText.length)"
+    page.wait_for_function(f"{sizes}.every(size => size > 3)")
+    early = page.evaluate(sizes)
+    assert page.locator("[data-vote]:enabled").count() == 0 and page.is_disabled("#duel_ask")
+    assert page.inner_text("#duel_said") == "Two models are answering ..."
+    assert page.input_value("#duel_question") == "Who?"
+    page.wait_for_function(f"Math.max(...{sizes}) > {max(early)} + 5")
+    monkeypatch.undo()
+    page.wait_for_selector("[data-vote=left]:enabled")
+    assert page.input_value("#duel_question") == ""
+    page.click("[data-vote=left]")
+    wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
+    [line] = [json.loads(line) for line in file.read_text().splitlines()]
+    for side in ("left", "right"):
+        said = page.text_content(f"#duel_{side}").removesuffix(" … (cut off)")
+        assert said == line[f"{side}_reply"]
+
+
+def test_a_battle_that_breaks_off(opened, server, monkeypatch):
+    """What was asked stays in the box, and no vote is taken on half of a reply."""
+    page = opened("arena")
+    in_step = votes.in_step
+
+    def broken(*given):
+        yield from itertools.islice(in_step(*given), 2)
+        raise Refused(500, "the model failed")
+
+    monkeypatch.setattr(votes, "in_step", broken)
+    page.fill("#duel_question", "Who?")
+    page.click("#duel_ask")
+    wait_for(page, text_of("#duel_error") + " === 'the model failed'")
+    assert page.input_value("#duel_question") == "Who?" and page.is_enabled("#duel_ask")
+    assert page.locator("[data-vote]:enabled").count() == 0
+    monkeypatch.undo()
+    page.click("#duel_ask")
+    page.wait_for_selector("[data-vote=left]:enabled")
+    assert page.inner_text("#duel_error") == ""
+
+
 def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     page = opened("arena")
     page.fill("#duel_question", "goat " * 300)
@@ -819,7 +872,7 @@ def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     wait_for(page, text_of("#duel_error") + ".includes('needs two')")
     page.check("#duel_models input[value=sft]")
     page.click("#duel_ask")
-    page.wait_for_selector("#duel:not([hidden])")
+    page.wait_for_selector("[data-vote=tie]:enabled")
     page.dblclick("[data-vote=tie]", force=True)
     wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
     assert len(file.read_text().splitlines()) == 1 and "base" not in page.inner_text("#duel_said")
@@ -842,7 +895,7 @@ def test_names_come_with_their_own_battle(opened, file):
     page = opened("arena")
     page.fill("#duel_question", "Who?")
     page.click("#duel_ask")
-    page.wait_for_selector("#duel:not([hidden])")
+    page.wait_for_selector("[data-vote=left]:enabled")
     page.route("**/api/vote", lambda route: route.abort())
     page.click("[data-vote=left]")
     wait_for(page, text_of("#duel_error") + " !== ''")
