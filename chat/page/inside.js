@@ -207,6 +207,7 @@ function tokenPiece(piece, i, nats, most) {
     className: "tok" + (special ? " special" : ""),
     title: inside.seen.ids[i] + (nats === null ? "" : `: ${nats.toFixed(2)} nats of surprise`),
     role: "option",
+    ariaLabel: spokenBlanks(piece),
     onclick: () => chooseToken(i),
     onfocus: () => { if (inside.at !== i) chooseToken(i); }
   }, onOneLine(piece));

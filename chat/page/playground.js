@@ -256,6 +256,7 @@ function sharePiece(piece, i, isWritten) {
   const element = make("span", {
     className: "tok" + kind,
     role: "option",
+    ariaLabel: spokenBlanks(piece),
     title: share === null ? "nothing stands before it" : percent(share),
     onclick: () => chooseShare(i),
     onpointerenter: event => { if (event.pointerType === "mouse") showAlternatives(i); },

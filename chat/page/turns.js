@@ -42,7 +42,10 @@ function besideEachOther(question) {
     sideBoxes.set(question, box);
   }
   box.replaceChildren(...question.versions.map(turnBox));
-  for (const text of box.querySelectorAll(".text")) text.tabIndex = 0;  // a long one scrolls
+  question.versions.forEach((reply, i) => {     // a long one scrolls
+    const text = box.children[i].querySelector(".text");
+    Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: `reply of ${reply.model}` });
+  });
   return box;
 }
 
