@@ -182,7 +182,7 @@ def test_both_replies_are_written_at_once_and_sent_in_step(server, file, monkeyp
         assert text == found[side]["text"] != ""
     pieces = [[event["grown"][side] for event in grown] for side in ("left", "right")]
     ends = [max(i for i, piece in enumerate(each) if piece) for each in pieces]
-    for each in pieces:                     # both grow at each step; half a character is no text yet
+    for each in pieces:                     # both grow at each step; half a letter is no text
         assert sum(not piece for piece in each[:min(ends)]) <= 3
     told = post(server, "/api/vote", {"battle": found["battle"], "vote": "left"})
     assert {told["left"], told["right"]} == {"base", "sft"}

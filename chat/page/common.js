@@ -40,7 +40,7 @@ function percent(share) {
 const visible = text => text.replaceAll("\n", "⏎").replace(/^ | $/g, "␣")
   .replace(/[\x00-\x1f]/g, control => String.fromCharCode(0x2400 + control.charCodeAt())) || "∅";
 
-// What a screen reader says of a token in place of its text, if that is nothing to be read; or null.
+// What a screen reader says of a token whose text is nothing to be read; null of any other.
 function spokenBlanks(text) {
   if (/[^\s\x00-\x1f]/.test(text)) return null;
   const names = { " ": "blank", "\n": "line break", "\t": "tab" };

@@ -52,9 +52,9 @@ function besideEachOther(question) {
 // The name above a turn, and what can be done with it.
 function headOf(message) {
   if (message.role === "user") {
-    const unsent = "draft" in message && message !== editedQuestion ? ["with an unsent change"] : [];
-    return ["you", actionButton("edit", "change this question", () => edit(message)), ...unsent,
-      ...versionButtons(message)];
+    const isUnsent = "draft" in message && message !== editedQuestion;
+    return ["you", actionButton("edit", "change this question", () => edit(message)),
+      ...isUnsent ? ["with an unsent change"] : [], ...versionButtons(message)];
   }
   const name = message.model ? `longhand, ${message.model}` : "longhand";
   if (parentOf.get(message).asked_of_all) return [name, pickButton(message)];

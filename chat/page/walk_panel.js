@@ -54,8 +54,8 @@ function showPanel(grid, index, tree) {
     + `${wordsOf(grid)}. ${grid.formula}. ` + (count ? `Made of ${count} numbers.` : "");
 }
 
-// The numbers around the chosen one, enlarged; one can be chosen there too. There is one lens: a new
-// canvas for each number would cost more than all else in the panel.
+// The numbers around the chosen one, enlarged; one can be chosen there too. There is one lens, as a
+// new canvas for each number would cost more than all else in the panel.
 const lens = {
   grid: null, sheet: null, top: 0, left: 0,
   canvas: make("canvas", { className: "lens_of_walk", ariaHidden: "true" }),

@@ -820,7 +820,7 @@ def test_both_replies_grow_side_by_side(opened, file, monkeypatch):
     page = opened("arena")
     page.fill("#duel_question", "Who?")
     page.press("#duel_question", "Enter")
-    sizes = "['left', 'right'].map(side => document.querySelector('#duel_' + side).innerText.length)"
+    sizes = "['duel_left', 'duel_right'].map(id => $(id).innerText.length)"
     page.wait_for_function(f"{sizes}.every(size => size > 3)")
     early = page.evaluate(sizes)
     assert page.locator("[data-vote]:enabled").count() == 0 and page.is_disabled("#duel_ask")
