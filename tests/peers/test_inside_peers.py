@@ -476,6 +476,7 @@ def test_parts_of_another_text(opened, server):
                     page.locator("#bars .share").all_inner_texts()))
     shown_text = text.replace("\n", "⏎")
     shown_text = "␣" + shown_text[1:] if shown_text.startswith(" ") else shown_text
+    shown_text = "".join(chr(0x2400 + ord(c)) if c < " " else c for c in shown_text)
     assert rows[shown_text].split(" → ")[-1] == percent(share)
     check_contrast(page)
     page.check("#patch_place")              # the last place alone is enough behind the last layer
