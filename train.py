@@ -80,10 +80,10 @@ MODELS = {**gpt.PRESETS, **llama.PRESETS}
 PRESETS = {
     # 0.76 million parameters, 4.6 passes over the demo's own small web (web/toyweb.py)
     "demo": Recipe(MODELS["demo"], steps=1200, batch=8, lr=1.6e-2, warmup=100, muon=1.25,
-                   eval_every=400, save_every=200),
+                   eval_every=300, save_every=200),
     # as many parameters in the blocks of the Llama family (model/llama.py)
     "llama-demo": Recipe(MODELS["llama-demo"], steps=1200, batch=8, lr=1.6e-2, warmup=100,
-                         muon=1.25, eval_every=400, save_every=200),
+                         muon=1.25, eval_every=300, save_every=200),
     # nanoGPT's setting for a laptop, where 2,000 steps of AdamW end at 1.77 nats and these at 1.70
     "shakespeare": Recipe(MODELS["shakespeare"], steps=1000, batch=12, lr=7e-3, warmup=40,
                           beta2=0.99, muon=5.0, eval_every=100),

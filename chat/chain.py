@@ -2,16 +2,18 @@
 
 The page shows a run while it is made: which stage is at work, what each is about in one sentence,
 and what the models have read. All of it lies in the files of the run. A stage of make is finished
-when its sign is there, and at work while its lock is (run/runs.py).
+when its sign is there, and at work while a process holds its lock (run/runs.py).
 """
 
+import contextlib
 import functools
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from model import folders
-from run import disk
+from model import checkpoint, folders, resume
+from run import disk, runs
 
 
 class Stage(NamedTuple):
@@ -40,6 +42,7 @@ STAGES = [
 ]
 TRAINED = ["base", "sft", "honest", "reward", "dpo", "rl", "rl_random", "rlhf"]
 RANKS = {stage.name: i for i, stage in enumerate(STAGES)}
+LONGEST_LINE = 1 << 16      # of a log, in bytes
 OTHER = "A stage of this run's own."
 SYSTEM = re.compile(rb'"role"\s*:\s*"(system|developer)"')
 
@@ -65,21 +68,53 @@ def is_run(run):
 
 
 def state_of(run, stage):
-    """How far a stage is: done, at work now, or later.
+    """How far a stage is: done, at work now, stopped on its way, or later.
 
-    The lock of a process that was killed by force stays behind. Until make runs again, its stage
-    seems to be at work.
+    A process that is killed by force leaves the file of its lock behind. A training that is ended
+    in any way leaves its log.
     """
     folder, signs = run / stage.name, run / "log"
-    if (folder / ".training.lock").exists() or (signs / f".make of {stage.sign}.lock").exists():
+    locks = [(folder, "training"), (signs, f"make of {stage.sign}")]
+    if any(runs.is_locked(*lock) for lock in locks):
         return "now"
+    if any(runs.lock_of(*lock).exists() for lock in locks):
+        return "stopped"
     made = stage.sign and (signs / f"{stage.sign}.json").exists()
-    return "done" if made or folders.is_finished(folder) else "later"
+    if made or folders.is_finished(folder):
+        return "done"
+    return "stopped" if (folder / "log.jsonl").exists() else "later"
+
+
+def stopped_at(folder):
+    """{"step", "steps", "saved"} of a training that was stopped; None for what is unknown.
+
+    step: the last one in its log. saved: the one of its checkpoint, from which it goes on. The
+    checkpoint also says how many steps it wants to make.
+    """
+    new = folder / resume.NEW           # there while an old model is kept
+    place = new if new.exists() else folder
+    found = {"step": None, "steps": None, "saved": None}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        found["step"] = json.loads(last_line(place / "log.jsonl"))["step"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        _, metadata = checkpoint.load_safetensors(place / resume.CHECKPOINT)
+        found["saved"] = int(metadata["step"])
+        found["steps"] = json.loads(metadata["identity"])["steps"]
+    return found
+
+
+def last_line(path):
+    """The last line of a file that has its end: of half a line, which a kill leaves, nothing."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_LINE))
+        *lines, _ = file.read().split(b"\n")
+    return lines[-1]
 
 
 def stages(run):
-    """[{name, about, state, log: whether it has one}] of a run.
+    """[{name, about, state, log: whether it has one, made: whether make makes it}] of a run.
 
+    One that is stopped has "stopped", too: see stopped_at().
     Stages that make has yet to run are among them where make has begun. Others are there if they
     have a folder.
     """
@@ -90,7 +125,15 @@ def stages(run):
     for stage in [*STAGES, *others]:
         state, has_log = state_of(run, stage), stage.name in logs
         if has_log or state != "later" or stage.sign and made_by_make:
-            entry = {"name": stage.name, "about": stage.about, "state": state, "log": has_log}
+            entry = {
+                "name": stage.name,
+                "about": stage.about,
+                "state": state,
+                "log": has_log,
+                "made": bool(stage.sign),
+            }
+            if state == "stopped":
+                entry["stopped"] = stopped_at(run / stage.name)
             found.append(entry)
     return found
 

@@ -1,8 +1,9 @@
 """votes.py: people vote between two replies of models whose names they do not see.
 
 A battle is one question, answered by two models that are drawn at random, as are their sides. The
-names stay on the server until the vote is given, and both replies are sent together, so neither
-order nor time tells who wrote which. A vote is left, right, tie, or bad: both are.
+names stay on the server until the vote is given. Both write at once, and what they write is sent in
+step: a piece of each at a time. So neither order nor speed tells who wrote which. A vote is left,
+right, tie, or bad: both are.
 
 Each vote is a line of arena_votes.jsonl in the run:
 
@@ -20,6 +21,7 @@ Source: Chiang et al. 2024 (Chatbot Arena).
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import secrets
@@ -153,6 +155,8 @@ def battle(handler, body):
     """Two replies to a question, left and right, and no word about who wrote them.
 
     seed: of the replies; who fights is drawn apart from it, so it tells nothing of the names.
+    With stream, events say what both have grown by, {"grown": {"left": text, "right": text}}, and
+    the last one is the whole answer: {"battle": its number, "left": {"text", "ended"}, "right"}.
     """
     run_of(handler)
     question = field(body, "question", "", str).strip()
@@ -164,25 +168,53 @@ def battle(handler, body):
     for name in names:              # all are loaded before two are drawn: no draw takes longer
         handler.model_of({"model": name}, ())
     left, right = secrets.SystemRandom().sample(names, 2)
+    is_stream = field(body, "stream", False, bool)
     asked = {"messages": [{"role": "user", "content": question}], "temperature": temperature,
-             "seed": seed, "max_tokens": field(body, "max_tokens", 200, int, 1, fields.MANY)}
+             "seed": seed, "max_tokens": field(body, "max_tokens", 200, int, 1, fields.MANY),
+             "stream": True}
     chats = [api.Chat(handler, {**asked, "model": name}) for name in (left, right)]
 
-    def answer():
-        """Have both written, keep who wrote what, and send the texts."""
-        replies = [reply_of(chat()) for chat in chats]
+    def events():
+        """What both grow by; then, when it is kept who wrote what, both texts."""
+        replies = [{"text": "", "ended": True} for _ in chats]
+        for grown in in_step(chats, replies):
+            yield [{"grown": grown}]
         texts = [reply["text"] for reply in replies]
         number = keep(handler.server, Battle(question, left, right, *texts, seed, temperature))
-        return Answer({"battle": number, "left": replies[0], "right": replies[1]})
+        yield [{"battle": number, "left": replies[0], "right": replies[1]}, "[DONE]"]
+
+    def answer():
+        """Have both written, and send the texts."""
+        try:
+            if is_stream:
+                return handler.send_stream(events())
+            *_, (found, _) = events()
+            return Answer(found)
+        finally:
+            for chat in chats:
+                chat.writer.leave(chat.job)
 
     return answer
 
 
-def reply_of(answer):
-    """{"text", "ended"} of an answer of api.Chat: what a user reads, and whether it was cut off."""
-    choice = json.loads(answer.data)["choices"][0]
-    text = choice["message"].get("content") or ""
-    return {"text": text, "ended": choice["finish_reason"] != "length"}
+def in_step(chats, replies):
+    """Have two chats written at once, and add to their replies {"text", "ended"} what comes.
+
+    Yields {"left": text, "right": text}, what a user reads of what they have grown by. The faster
+    one waits for the other at each step, until one of them has ended.
+    """
+    for chat in chats:
+        chat.begin()
+    for pair in itertools.zip_longest(*[chat.events() for chat in chats], fillvalue={}):
+        texts = []
+        for chat, reply, event in zip(chats, replies, pair):
+            text = ""
+            for i, grown in event.items():
+                text += chat.told(i, grown, grown.finish is not None).get("content", "")
+                reply["ended"] = grown.finish != "length"
+            reply["text"] += text
+            texts.append(text)
+        yield dict(zip(("left", "right"), texts))
 
 
 def keep(server, fought):

@@ -133,16 +133,15 @@ def describe(model, ids):
         parameter = used(name, params[name], len(ids))
         parameters.append({"name": name, "shape": parameter.shape})
         weights.append(parameter.ravel())
-    angles = []
+    frequencies = []
     if family is llama:
-        positions = np.arange(len(ids), dtype=np.float32)[:, None]
-        angles = (positions * llama.rotary_frequencies(cfg)).astype(float).ravel().tolist()
+        frequencies = llama.rotary_frequencies(cfg).astype(float).tolist()
     about = {
         "family": "llama" if family is llama else "gpt",
         "config": vars(cfg) | {"rope_scaling": None, "n_params": cfg.n_params},
         "ids": list(map(int, ids)),
         "pieces": [spelled(tokenizer, i) for i in range(cfg.vocab_size)],
-        "angles": angles,
+        "frequencies": frequencies,
         "parameters": parameters,
         "lines": lines_of(family),
     }
@@ -164,6 +163,8 @@ def walked(handler, body):
 
 SCRIPTS = ["common.js", "arithmetic.js", "steps.js", "heads.js", "blocks.js", "passes.js",
            "sheet.js", "unpack.js", "words.js", "walk_panel.js", "walk.js"]
+STYLES = ["style.css", "walk.css"]
+COMMENT = re.compile(r"^/\*(?s:.*?)\*/\n|^ *//.*\n", re.M)          # the page itself has them
 UNSAFE = [0, 10, 13, 60]        # NUL, line ends and "<" do not come through HTML as they are
 
 
@@ -179,9 +180,9 @@ def planes(weights):
     return np.concatenate(groups).astype(np.uint8).tobytes()
 
 
-def compressed(data):
-    """zlib without a search for repeated bytes: there are none, and looking for them costs 3 %."""
-    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+def compressed(data, strategy=zlib.Z_DEFAULT_STRATEGY):
+    """Bytes in zlib's format."""
+    packer = zlib.compressobj(9, strategy=strategy)
     return packer.compress(data) + packer.flush()
 
 
@@ -212,19 +213,24 @@ def page_of(about, weights):
     text = re.sub(r'<section id="view_(?!walk)\w+">.*?</section>\n', "", text, flags=re.S)
     text = re.sub(r'<form id="walk_form">.*?</form>\n', "", text, flags=re.S)
     text = text.replace('<section id="view_walk">', '<section id="view_walk" class="on">')
-    text = re.sub(r'<script src="page/([\w.]+)"></script>\n', kept, text)
-    text = page.inlined(text)
-    packed = compressed(planes(weights))
-    data = json.dumps(about).replace("<", "\\u003c")
-    blocks = f"""<script type="application/json" id="walk_about">{data}</script>
-<script type="text/plain" id="walk_weights" data-size="{len(packed)}">{as_text(packed)}</script>
-"""
+    text = re.sub(r'<(?:script|link).*"page/([\w.]+)".*>\n', kept, text)
+    text = COMMENT.sub("", page.inlined(text))
+    # In weights there are no repeated bytes, and looking for them costs 3 %.
+    packed_weights = compressed(planes(weights), zlib.Z_HUFFMAN_ONLY)
+    packed_about = compressed(json.dumps(about).encode())
+    blocks = block("walk_about", packed_about) + block("walk_weights", packed_weights)
     return text.replace("<script>", blocks + "<script>", 1)
 
 
 def kept(match):
-    """The line of a script of the page, if walk.html needs it."""
-    return match[0] if match[1] in SCRIPTS else ""
+    """The line that names a script or a style of the page, if walk.html needs it."""
+    return match[0] if match[1] in SCRIPTS + STYLES else ""
+
+
+def block(name, packed):
+    """An element that holds bytes, which page/unpack.js reads."""
+    return (f'<script type="text/plain" id="{name}" data-size="{len(packed)}">'
+            f"{as_text(packed)}</script>\n")
 
 
 def main(argv=None):

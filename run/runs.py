@@ -3,6 +3,7 @@
     publish(new, folder, sign)  files that belong together, such as a model and its tokenizer,
                                 appear at once
     locked(folder, name)        two processes of one stage never work in one folder
+    is_locked(folder, name)     whether a process works there now
     seconds_spent()             time of this process and of the killed ones that it continues
     row(stage, source, result)  the line with which a stage ends, for make's table
     python -m run.runs ...      how make runs a stage, unless the stage is finished
@@ -21,6 +22,7 @@ import os
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -89,6 +91,30 @@ def check_settled(new, again):
 # ------------------------------------------------------------------------------------------- locks
 
 _locked_here = set()        # paths of the lock files that this process holds
+# C's struct flock: type, whence, start, length, process; macOS has the first two at the end
+FLOCK = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi", 0)      # and where its type is
+
+
+def lock_of(folder, name):
+    """The file of a lock. It is there while the lock is held, and after its holder was killed."""
+    return Path(folder).resolve() / f".{name}.lock"
+
+
+def is_locked(folder, name):
+    """Whether a process, this one or another, holds the lock. To ask takes no lock."""
+    path = lock_of(folder, name)
+    if path in _locked_here:                # to open and close the file would free it
+        return True
+    try:
+        import fcntl                        # missing on Windows
+        with open(path, "rb") as file:
+            layout, type_at = FLOCK
+            question = [0] * 5              # of the whole file
+            question[type_at] = fcntl.F_WRLCK
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *question))
+    except FileNotFoundError:
+        return False
+    return struct.unpack(layout, answer)[type_at] != fcntl.F_UNLCK
 
 
 @contextlib.contextmanager
@@ -102,7 +128,7 @@ def locked(folder, name):
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / f".{name}.lock"
+    path = lock_of(folder, name)
     refusal = ValueError(
         f"{folder}: another {name} is writing there; wait for its end, or use another folder"
     )

@@ -2,10 +2,15 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from chat import chain
+from conftest import ROOT
+from run import runs
 from web import toyweb
 
 SAID = {"messages": [{"role": "user", "content": "Who?"}]}
@@ -20,19 +25,16 @@ def test_a_run_while_make_is_at_work(tmp_path):
     """Its stages stand in the order of the chain, each with a sentence, from the first lock on."""
     (tmp_path / "log").mkdir()
     assert states(tmp_path) == {}
-    lock = tmp_path / "log/.make of 1-toyweb.lock"
-    lock.touch()
     names = ["world", "documents", "tokenizer", "tokens", "base", "sft", "rl", "rl_random"]
-    assert list(states(tmp_path)) == names
-    assert states(tmp_path)["world"] == "now" and states(tmp_path)["base"] == "later"
-    lock.unlink()
+    with runs.locked(tmp_path / "log", "make of 1-toyweb"):
+        assert list(states(tmp_path)) == names
+        assert states(tmp_path)["world"] == "now" and states(tmp_path)["base"] == "later"
     (tmp_path / "log/1-toyweb.json").write_text("{}")
     assert states(tmp_path)["world"] == "done"
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base/.training.lock").touch()
-    (tmp_path / "base/log.jsonl").write_text("")
-    assert states(tmp_path)["base"] == "now"
-    found = chain.stages(tmp_path)
+    with runs.locked(tmp_path / "base", "training"):
+        (tmp_path / "base/log.jsonl").write_text("")
+        assert states(tmp_path)["base"] == "now"
+        found = chain.stages(tmp_path)
     assert [stage["name"] for stage in found if stage["log"]] == ["base"]
     assert all(stage["about"].endswith(".") for stage in found)
 
@@ -44,10 +46,64 @@ def test_stages_in_the_order_of_the_chain(tmp_path):
         os.utime(tmp_path / name / "log.jsonl", (i, i))
     assert list(chain.logs_of(tmp_path)) == ["base", "sft", "rl", "rl_random", "mine"]
     (tmp_path / "sft/model.safetensors").write_bytes(b"")
-    assert states(tmp_path) == {"base": "later", "sft": "done", "rl": "later",
-                                "rl_random": "later", "mine": "later"}
+    assert states(tmp_path) == {"base": "stopped", "sft": "done", "rl": "stopped",
+                                "rl_random": "stopped", "mine": "stopped"}
     assert chain.stages(tmp_path)[-1]["about"] == chain.OTHER
     assert set(chain.TRAINED) == {stage.name for stage in chain.STAGES[4:]}
+
+
+TRAIN = """import sys, time, train
+progress = train.report.print_progress
+def wait(entry, *rest):
+    progress(entry, *rest)
+    if entry["step"] == 5:
+        print("five", flush=True)
+        time.sleep(600)
+train.report.print_progress = wait
+train.main(sys.argv[1:])
+"""
+
+
+def train(run, *more):
+    """A training that waits behind its fifth step; its checkpoint is of the fourth."""
+    (run / "input.txt").write_text("the lamp is lit, said the goat. " * 400)
+    command = ["--preset", "shakespeare", "--data", run / "input.txt", "--run", run,
+               "--steps", "9", "--save-every", "4", "--batch", "2", *more]
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, *map(str, command)], cwd=ROOT,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "five\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_that_is_stopped(tmp_path, number):
+    """It is at work as long as its process lives, and then says how far it came."""
+    process = train(tmp_path)
+    try:
+        (base,) = chain.stages(tmp_path)
+        assert base["state"] == "now" and "stopped" not in base
+    finally:
+        process.send_signal(number)
+        process.wait()
+        process.stdout.close()
+    left_behind = (tmp_path / "base/.training.lock").exists()
+    assert left_behind == (number == signal.SIGKILL)
+    with open(tmp_path / "base/log.jsonl", "ab") as log:
+        log.write(b'{"step": 6, "los')
+    (base,) = chain.stages(tmp_path)
+    assert base["state"] == "stopped" and base["made"]
+    assert base["stopped"] == {"step": 5, "steps": 9, "saved": 4}
+    (tmp_path / "base/trainer.safetensors").unlink()
+    assert chain.stopped_at(tmp_path / "base") == {"step": 5, "steps": None, "saved": None}
+
+
+def test_a_stage_of_make_that_is_killed(tmp_path):
+    """Only the file of its lock is left."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/.make of 2-data.lock").touch()
+    documents = chain.stages(tmp_path)[0]
+    assert documents["name"] == "documents" and documents["state"] == "stopped"
+    assert documents["stopped"] == {"step": None, "steps": None, "saved": None}
 
 
 def test_what_is_a_run(tmp_path):

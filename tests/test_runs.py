@@ -110,15 +110,23 @@ def hold(folder):
 
 
 def test_a_lock_holds_against_other_processes_and_this_one_until_its_holder_is_dead(tmp_path):
+    assert not runs.is_locked(tmp_path, "train.py")
     other = hold(tmp_path)
+    assert runs.is_locked(tmp_path, "train.py") and not runs.is_locked(tmp_path, "bpe.py")
     with pytest.raises(ValueError, match="another train.py is writing there; wait for its end"):
         with runs.locked(tmp_path, "train.py"):
             pass
     with runs.locked(tmp_path, "bpe.py"):               # another stage of the same folder
         pass
+    assert runs.is_locked(tmp_path, "train.py")         # to ask has not freed it
     other.kill()
     other.wait()
+    assert runs.lock_of(tmp_path, "train.py").exists() and not runs.is_locked(tmp_path, "train.py")
     with runs.locked(tmp_path, "train.py"):             # whatever the dead one left
+        assert runs.is_locked(tmp_path, "train.py")     # by this process itself
+        second = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, text=True,
+                                stdin=subprocess.DEVNULL, capture_output=True)
+        assert "another train.py is writing there" in second.stderr
         with pytest.raises(ValueError, match="another train.py is writing there"):
             with runs.locked(tmp_path / "." / "x" / "..", "train.py"):
                 pass

@@ -224,3 +224,10 @@ def test_help_fits_a_terminal_and_has_the_presets_values(monkeypatch):
     line = next(line for line in done.stdout.splitlines() if line.startswith("shakespeare"))
     assert line.split()[1:] == ["809,856", "1,000", "12", "64", "0.007", "100", "250"]
     assert f"{recipe.model.n_params:,}" == "809,856" and recipe.steps == 1000
+
+
+@pytest.mark.parametrize("name", ["demo", "llama-demo"])
+def test_a_demo_dreams_at_four_steps(name):
+    """The last of them is its end. The page and the README show them beside the loss."""
+    recipe = train.PRESETS[name]
+    assert recipe.steps / recipe.eval_every == 4

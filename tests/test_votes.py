@@ -3,6 +3,7 @@
 import collections
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -150,6 +151,42 @@ def test_a_battle_and_its_vote(server, file):  # noqa: F811
     assert json.loads(send(server, "GET", "/api/votes")[2])["votes"] == 1
     again = post(server, "/api/vote", {"battle": found["battle"], "vote": "left"}, 404)
     assert "no battle" in again["error"]["message"] and len(lines(file)) == 1
+
+
+def events_of(server, body):
+    """The events of a stream, without the last one, which says only that it is the last."""
+    status, headers, data = send(server, "POST", "/api/battle", {**body, "stream": True})
+    assert status == 200 and headers["Content-Type"].startswith("text/event-stream"), data
+    texts = [text.removeprefix("data: ") for text in data.decode().split("\n\n") if text]
+    assert texts.pop() == "[DONE]"
+    return [json.loads(text) for text in texts]
+
+
+def test_both_replies_are_written_at_once_and_sent_in_step(server, file, monkeypatch):  # noqa: F811
+    """A model that takes ten times as long for a token is not told from the other."""
+    writers = [server.models.writer(name) for name in ("base", "sft")]
+    slow, alive = writers[0].batch, []
+    step = type(slow).step
+
+    def late(self):
+        alive.append([len(writer.batch) for writer in writers])
+        time.sleep(0.02 if self is slow else 0.002)
+        return step(self)
+
+    monkeypatch.setattr(type(slow), "step", late)
+    asked = {"question": "Who?", "max_tokens": 20, "seed": 5, "temperature": 0.7}
+    *grown, found = events_of(server, asked)
+    assert [1, 1] in alive                          # one does not wait for the other's end
+    for side in ("left", "right"):
+        text = "".join(event["grown"][side] for event in grown)
+        assert text == found[side]["text"] != ""
+    pieces = [[event["grown"][side] for event in grown] for side in ("left", "right")]
+    ends = [max(i for i, piece in enumerate(each) if piece) for each in pieces]
+    for each in pieces:                     # both grow at each step; half a letter is no text
+        assert sum(not piece for piece in each[:min(ends)]) <= 3
+    told = post(server, "/api/vote", {"battle": found["battle"], "vote": "left"})
+    assert {told["left"], told["right"]} == {"base", "sft"}
+    assert [line["left_reply"] for line in lines(file)] == [found["left"]["text"]]
 
 
 def test_sides_and_models_are_drawn(server, file, run, tmp_path):  # noqa: F811

@@ -12,6 +12,7 @@ import math
 import re
 import subprocess
 import textwrap
+import zlib
 
 import numpy as np
 import pytest
@@ -187,24 +188,33 @@ def test_the_route(server):  # noqa: F811
 UNPACK = """
 const fs = require("fs"), vm = require("vm");
 vm.runInThisContext(fs.readFileSync(process.argv[2], "utf8"));
-const [text, size] = JSON.parse(fs.readFileSync(0, "utf8"));
-unpacked(text, size).then(weights => process.stdout.write(Buffer.from(weights.buffer)));
+const [textContent, size] = JSON.parse(fs.readFileSync(0, "utf8"));
+unpacked({ textContent, dataset: { size } }).then(bytes => {
+  const weights = process.argv[3] === "weights" ? joinPlanes(bytes) : bytes;
+  process.stdout.write(Buffer.from(weights.buffer));
+});
 """
+
+
+def unpacked(tmp_path, text, size, what):
+    """What page/unpack.js makes of the text of a block: its bytes, or the weights in it."""
+    script = tmp_path / "unpack.js"
+    script.write_text(UNPACK)
+    command = [walking.node(), script, page.FOLDER / "unpack.js", what]
+    done = subprocess.run(command, check=True, input=json.dumps([text, size]).encode(),
+                          capture_output=True)
+    return done.stdout
 
 
 def test_packed_weights_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(5001).astype("<f4")
     weights[:5] = [0.0, -0.0, 1e-42, -3e38, np.inf]
-    packed = walk.compressed(walk.planes(weights))
+    packed = walk.compressed(walk.planes(weights), zlib.Z_HUFFMAN_ONLY)
     text = walk.as_text(packed)
     assert not set(map(chr, walk.UNSAFE)) & set(text)
     assert len(text.encode("utf-8")) <= 8 / 7 * len(packed) + 2
-    script = tmp_path / "unpack.js"
-    script.write_text(UNPACK)
-    done = subprocess.run([walking.node(), script, page.FOLDER / "unpack.js"], check=True,
-                          input=json.dumps([text, len(packed)]).encode(), capture_output=True)
-    assert done.stdout == weights.tobytes()
+    assert unpacked(tmp_path, text, len(packed), "weights") == weights.tobytes()
 
 
 def test_the_file(tmp_path):
@@ -217,11 +227,15 @@ def test_the_file(tmp_path):
     text = out.read_text(encoding="utf-8")
     assert f"{len(text.encode()):,} bytes" in done.stdout
     assert not re.search(r'(?:src|href)="(?!data:,)|url\(|@import|https?://', text)
-    about = json.loads(re.search(r'id="walk_about">(.*?)</script>', text, re.S)[1])
+    found = re.search(r'id="walk_about" data-size="(\d+)">(.*?)</script>', text, re.S)
+    about = json.loads(unpacked(tmp_path, found[2], int(found[1]), "bytes"))
     assert about["ids"] == [*BEGIN, *TOK.encode("the lamp <")]
     assert "gpt.mlp_forward" in about["lines"]
-    scripts = [(page.FOLDER / name).read_text(encoding="utf-8") for name in walk.SCRIPTS]
-    assert all(script in text for script in scripts)
+    for name in walk.SCRIPTS:           # without comments that have lines of their own
+        lines = (page.FOLDER / name).read_text(encoding="utf-8").splitlines()
+        code = {line for line in lines if not re.match(r" *//|/\*|(  )+ \S", line)}
+        assert len(code) > 20 and code <= set(text.splitlines()), name
+    assert "\n/* " not in text and ".duel" not in text
     assert re.findall(r'<section id="(\w+)"', text) == ["view_walk"]
     assert 'id="walk_form"' not in text
     done = run_script("chat/walk.py", "lamp " * 50, "--model", tmp_path, "--out", out)

@@ -1,8 +1,8 @@
 "use strict";
 /* arena.js: two models answer the same question, and somebody votes without knowing their names.
 
-   The server draws the models and their sides, sends both replies together, and tells the names
-   when it has the vote. */
+   The server draws the models and their sides, sends a piece of each reply at a time, and tells the
+   names when it has the vote. */
 view("arena", "Arena", () => beginDuels());
 
 const duel = {
@@ -32,7 +32,7 @@ function offerModels() {
 
 /* ---- a battle */
 
-// Have two models answer. Nothing is shown before both have.
+// Have two models answer, and show both while they write. Votes count when both have ended.
 const startDuel = duelTold(async question => {
   question = question.trim();
   if (duel.asking || !question) return;
@@ -40,10 +40,17 @@ const startDuel = duelTold(async question => {
   $("duel_said").textContent = "Two models are answering ...";
   try {
     const models = [...$("duel_models").querySelectorAll("input:checked")].map(box => box.value);
-    const temperature = numberIn("duel_temperature");
-    const found = await ask("/api/battle", { question, models, temperature });
-    duel.number = found.battle;
-    showDuel(question, found);
+    const temperature = settingIn("duel_temperature");
+    const asked = { question, models, temperature, stream: true };
+    const answer = await call("/api/battle", asked);
+    if (!answer.ok) throw new Error((await answer.json()).error.message);
+    clearDuel(question);
+    for await (const event of eventsOf(answer)) {
+      if (event.error) throw new Error(event.error.message);
+      if (event.grown) growReplies(event.grown);
+      else endDuel(event);
+    }
+    if (!duel.number) throw new Error("The server ended before the replies did: ask again.");
     $("duel_question").value = "";
     $("duel_said").textContent = "Which reply is better? Their names follow your vote.";
     voteButtons()[0].focus({ preventScroll: true });
@@ -63,15 +70,31 @@ function setAsking(asking) {
 
 const voteButtons = () => [...document.querySelectorAll("[data-vote]")];
 
-function showDuel(question, found) {
+const SIDES = ["left", "right"];
+
+// Room for two replies to a question.
+function clearDuel(question) {
+  duel.number = null;
   $("duel").hidden = false;
   $("duel_asked").textContent = question;
-  for (const side of ["left", "right"]) {
+  for (const side of SIDES) {
+    $("duel_" + side).replaceChildren();
+    $("duel_" + side).classList.remove("better");
+    $(`duel_${side}_name`).textContent = side;
+  }
+}
+
+function growReplies(grown) {
+  for (const side of SIDES) $("duel_" + side).append(grown[side]);
+}
+
+// Both replies are whole: say how they ended, and wait for the vote.
+function endDuel(found) {
+  duel.number = found.battle;
+  for (const side of SIDES) {
     const { text, ended } = found[side];
     const end = ended ? [] : [make("span", { className: "cut" }, " … (cut off)")];
     $("duel_" + side).replaceChildren(text || make("i", {}, "no text"), ...end);
-    $("duel_" + side).classList.remove("better");
-    $(`duel_${side}_name`).textContent = side;
   }
   for (const button of voteButtons()) button.disabled = false;
 }
@@ -88,7 +111,7 @@ const giveVote = duelTold(async vote => {
     setAsking(false);
     for (const button of voteButtons()) button.disabled = !duel.number;
   }
-  for (const side of ["left", "right"]) {
+  for (const side of SIDES) {
     $(`duel_${side}_name`).textContent = `${side}: ${found[side]}`;
     $("duel_" + side).classList.toggle("better", side === vote);
   }

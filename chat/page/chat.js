@@ -3,7 +3,7 @@
 view("chat", "Chat", () => { growQuestion(); focusQuestion(); });
 
 let editedQuestion = null;              // the question that is being changed
-let earlierDraft = "";                  // what was being typed before that
+let draft = "";                         // what is being typed as a new question, or was before that
 
 /* ---- asking */
 
@@ -15,8 +15,10 @@ function askQuestion(ofAll) {
   if (!settings) return;
   const last = shownMessages().at(-1) ?? conversation;
   const parent = editedQuestion ? parentOf.get(editedQuestion) : last;
-  $("question").value = editedQuestion ? earlierDraft : "";
+  if (editedQuestion) delete editedQuestion.draft;
+  else draft = "";
   editedQuestion = null;
+  $("question").value = draft;
   growQuestion();
   const names = ofAll ? about.models : [$("model").value];
   askBelow(parent, { role: "user", content: text, asked_of_all: ofAll }, names, settings);
@@ -69,6 +71,7 @@ function giveBack(reply) {
   const before = parentOf.get(question);
   removeVersion(question);
   editedQuestion = shownAfter(before) ?? null;  // it was the new version of another question
+  keepDraft();
   growQuestion();
 }
 
@@ -82,20 +85,26 @@ function retryReply(reply) {
   beginReply(another, settings);
 }
 
-function beginEdit(question) {
-  if (!editedQuestion) earlierDraft = $("question").value;
-  editedQuestion = question;
-  $("question").value = question.content;
-  growQuestion();
-  drawChat();
-  $("question").focus();
+// Keep what stands in the box: as the draft of the question that is being changed, or of a new one.
+function keepDraft() {
+  const text = $("question").value;
+  if (!editedQuestion) draft = text;
+  else if (!text.trim() || text === editedQuestion.content) delete editedQuestion.draft;
+  else editedQuestion.draft = text;
 }
 
-function cancelEdit() {
-  editedQuestion = null;
-  $("question").value = earlierDraft;
+// Put a draft into the box: that of a question that is changed, or with null that of a new one.
+function openDraft(question) {
+  keepDraft();
+  editedQuestion = question;
+  $("question").value = question ? question.draft ?? question.content : draft;
   growQuestion();
   drawChat();
+  keepChat();
+}
+
+function edit(question) {
+  openDraft(question);
   $("question").focus();
 }
 
@@ -107,7 +116,7 @@ function stopReplies() {
 // Begin a new conversation. What is being typed stays in the box.
 function beginConversation() {
   stopAllReplies();
-  if (editedQuestion) cancelEdit();
+  if (editedQuestion) edit(null);
   putConversationAside();
   $("chat_error").textContent = "";
   drawChat();
@@ -175,7 +184,7 @@ function growQuestion() {
 // Keep all that was typed and said. If the storage is full of this one conversation, say so.
 function keepChat() {
   const editedAt = shownMessages().indexOf(editedQuestion);
-  try { keepAll({ text: $("question").value, earlierDraft, editedAt }); }
+  try { keepAll({ text: $("question").value, draft, editedAt }); }
   catch { $("chat_error").textContent = "This conversation is too long to be kept over a reload."; }
 }
 
@@ -207,7 +216,7 @@ function focusAgain({ button, place }) {
 
 /* ---- events */
 
-$("question").oninput = () => { growQuestion(); keepChat(); };
+$("question").oninput = () => { keepDraft(); growQuestion(); keepChat(); };
 $("question").onkeydown = event => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -220,13 +229,13 @@ $("composer").onsubmit = event => {
 $("ask_all").onclick = () => askQuestion(true);
 $("stop").onclick = stopReplies;
 $("again").onclick = beginConversation;
-$("cancel_edit").onclick = cancelEdit;
+$("cancel_edit").onclick = () => edit(null);
 $("raw").onchange = () => drawTokens(true);
 $("settings").onchange = keepChat;
 addEventListener("keydown", event => {
   if (event.key !== "Escape" || !isShown("chat")) return;
   if (running.size) stopReplies();
-  else if (editedQuestion) cancelEdit();
+  else if (editedQuestion) edit(null);
 });
 addEventListener("pagehide", () => {
   leaving = true;
@@ -239,7 +248,7 @@ addEventListener("about", drawChat);
 function beginChat() {
   const typed = restoreAll();
   $("question").value = typed.text;
-  earlierDraft = typed.earlierDraft;
+  draft = typed.draft;
   editedQuestion = shownMessages()[typed.editedAt] ?? null;
   growQuestion();
   drawChat();

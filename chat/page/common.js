@@ -36,8 +36,16 @@ function percent(share) {
   return (100 * share).toFixed(share < .01 ? 2 : 1) + " %";
 }
 
-// A token's text on one line, with its blanks at the ends to be seen.
-const visible = text => text.replaceAll("\n", "⏎").replace(/^ | $/g, "␣") || "∅";
+// A token's text on one line, with its blanks at the ends and what is no letter to be seen.
+const visible = text => text.replaceAll("\n", "⏎").replace(/^ | $/g, "␣")
+  .replace(/[\x00-\x1f]/g, control => String.fromCharCode(0x2400 + control.charCodeAt())) || "∅";
+
+// What a screen reader says of a token whose text is nothing to be read; null of any other.
+function spokenBlanks(text) {
+  if (/[^\s\x00-\x1f]/.test(text)) return null;
+  const names = { " ": "blank", "\n": "line break", "\t": "tab" };
+  return [...text].map(letter => names[letter] ?? `character ${letter.charCodeAt()}`).join(", ");
+}
 
 // A token's text where its lines are kept.
 const inLines = text => text.replaceAll("\n", "⏎\n");
@@ -165,6 +173,7 @@ function pieceRow(pieces, classOf, describe, open, pointAt = () => {}) {
   const line = make("p", { className: "about_piece" });
   const buttons = pieces.map((piece, i) => make("span", {
     className: "tok " + classOf(i), role: "button", tabIndex: i ? -1 : 0, title: describe(i),
+    ariaLabel: spokenBlanks(piece),
     onpointerenter: () => tell(i), onfocus: () => tell(i),
     onclick: event => choose(i, event.pointerType === "touch"),
     onkeydown: event => press(i, event)

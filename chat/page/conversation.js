@@ -5,7 +5,8 @@
    is shown. So an edited question and a second reply lose nothing.
 
    message     {role, versions: [message], chosen: number of the version that is shown}
-   a question  also has content, and asked_of_all where all models answer it side by side
+   a question  also has content, asked_of_all where all models answer it side by side, and a draft
+               where somebody began to change it
    a reply     also has the model's name, its parts {type, text}, its thoughts, promptIds and ids,
                and finish: why it ended. chat.js says which other fields tell how it was written */
 
@@ -123,7 +124,7 @@ function restoreBelow(message) {
 // What keepAll has kept is there again. Returns what was being typed.
 function restoreAll() {
   const kept = JSON.parse(sessionStorage.getItem("chat") ?? "null");
-  if (!kept) return { text: "", earlierDraft: "", editedAt: -1 };
+  if (!kept) return { text: "", draft: "", editedAt: -1 };
   ({ conversation, putAside } = kept);
   [conversation, ...putAside].forEach(restoreBelow);
   for (const [id, value] of kept.settings)

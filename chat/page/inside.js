@@ -19,20 +19,14 @@ function beginInside() {
   if (!inside.turn) readBox();
 }
 
-// The settings that all questions about the text have.
+// The settings that all questions about the text have. Error if one is empty or wrong.
 function insideSettings() {
   return {
     model: $("inside_model").value,
-    temperature: numberIn("in_temperature"),
-    top_p: numberIn("in_top_p"),
+    temperature: settingIn("in_temperature"),
+    top_p: settingIn("in_top_p"),
     special: $("in_special").checked
   };
-}
-
-// The number in a field, or its default where it is empty: an empty temperature is not 0.
-function numberIn(id) {
-  const field = $(id);
-  return field.value === "" ? +field.defaultValue : +field.value;
 }
 
 const insideTold = tellingErrors("inside_error");
@@ -213,6 +207,7 @@ function tokenPiece(piece, i, nats, most) {
     className: "tok" + (special ? " special" : ""),
     title: inside.seen.ids[i] + (nats === null ? "" : `: ${nats.toFixed(2)} nats of surprise`),
     role: "option",
+    ariaLabel: spokenBlanks(piece),
     onclick: () => chooseToken(i),
     onfocus: () => { if (inside.at !== i) chooseToken(i); }
   }, onOneLine(piece));

@@ -3,7 +3,8 @@
 
    forwardPass(model) goes from ids to probabilities. backwardPass(forward, targets, weights) goes
    from the loss to the gradient of every parameter: that of gpt.loss_and_grads with these targets
-   and weights. model is { family, config, ids, angles, parameters: {name: { shape, values }} }. */
+   and weights. model is
+   { family, config, ids, frequencies (a Llama's), parameters: {name: { shape, values }} }. */
 
 function forwardPass(model) {
   const pass = new Pass(model);
@@ -48,7 +49,8 @@ function embed(pass, V) {
 
 // Each token's row of wte, and the turns of the positions.
 function embedOfLlama(pass, V) {
-  const { T, C, "HS/2": half } = pass.axes, { ids, angles } = pass.model, width = C.size;
+  const { T, C, "HS/2": half } = pass.axes, width = C.size;
+  const { ids, frequencies } = pass.model;
   const wte = pass.parameter("wte.weight", [V, C]);
   const token = i => [0, ids[Math.floor(i / width)] * width + i % width];
   const x = pass.add(new Copied(
@@ -56,6 +58,7 @@ function embedOfLlama(pass, V) {
   const tables = () => {
     const about = (name, key, formula) => pass.about(name, [T, half], key, formula);
     const given = about("angles", "angles#2", "angles[t,i] = t · frequency[i], in radians");
+    const angles = ids.flatMap((_, t) => frequencies.map(f => Math.fround(t * f)));  // float32
     const turns = pass.add(new Given({ ...given, kind: "given" }, Float64Array.from(angles)));
     pass.add(new Cellwise(about("cos", "return", "cos[t,i] = cos(angles[t,i])"),
                           [[turns, sameCell]], (o, angle) => o.cos(angle)));

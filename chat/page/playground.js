@@ -110,15 +110,15 @@ const goInPlay = playTold(async which => {
 
 /* ---- writing */
 
-// The fields of a request to go on. An empty field has its default, an empty seed is any.
+// The fields of a request to go on. Error if one is empty or wrong; an empty seed is any.
 function playSettings() {
   const body = {
     model: $("play_model").value, stream: true, stream_options: { include_usage: true },
-    return_token_ids: true, max_tokens: numberIn("play_longest"),
-    temperature: numberIn("play_temperature"), top_p: numberIn("play_top_p"),
-    top_k: numberIn("play_top_k"), min_p: numberIn("play_min_p")
+    return_token_ids: true, max_tokens: settingIn("play_longest"),
+    temperature: settingIn("play_temperature"), top_p: settingIn("play_top_p"),
+    top_k: settingIn("play_top_k"), min_p: settingIn("play_min_p")
   };
-  if ($("play_seed").value !== "") body.seed = +$("play_seed").value;
+  if ($("play_seed").value !== "") body.seed = settingIn("play_seed");
   const ends = $("play_ends").value.replaceAll("\\n", "\n");
   if (ends) body.stop = [ends];
   return body;
@@ -256,6 +256,7 @@ function sharePiece(piece, i, isWritten) {
   const element = make("span", {
     className: "tok" + kind,
     role: "option",
+    ariaLabel: spokenBlanks(piece),
     title: share === null ? "nothing stands before it" : percent(share),
     onclick: () => chooseShare(i),
     onpointerenter: event => { if (event.pointerType === "mouse") showAlternatives(i); },

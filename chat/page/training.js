@@ -19,7 +19,7 @@ const CHARTS = {
   tokens_per_s: "tokens a second",
   dt_s: "seconds a step"
 };
-const STATES = { done: "finished", now: "at work now", later: "to come" };
+const STATES = { done: "finished", now: "at work now", stopped: "stopped", later: "to come" };
 const trainingLogs = {};                // {stage: {next, columns, n, dreams}}
 let updating = false;
 
@@ -58,12 +58,23 @@ function stageToOpen() {
   return (now ?? base ?? withLog[0])?.name;
 }
 
-function stageCard({ name, state, about: sentence, log }, isChosen) {
+function stageCard(stage, isChosen) {
+  const { name, state, about: sentence, log } = stage;
   const title = log ? choice(name, isChosen, chooseStage, name) : make("span", {}, name);
   const card = make("li", { className: state }, title,
     make("span", { className: "state" }, STATES[state]), make("p", {}, sentence));
+  if (state === "stopped") card.append(make("p", { className: "stopped_at" }, whereStopped(stage)));
   card.style.setProperty("--stage", log ? colourOfStage(name) : "var(--line)");
   return card;
+}
+
+// How far a stage came whose process has ended, and what makes it go on.
+function whereStopped({ made, stopped: { step, steps, saved } }) {
+  const whole = steps === null ? "" : ` of ${count(steps)}`;
+  const where = step === null ? "Stopped" : `Stopped at step ${count(step)}${whole}`;
+  const command = made ? "make" : "its command";
+  const from = saved === null ? "begins it anew" : `goes on from step ${count(saved)}`;
+  return `${where}: ${command} ${from}.`;
 }
 
 // The colour of a stage: the same, whatever else is chosen.

@@ -42,15 +42,19 @@ function besideEachOther(question) {
     sideBoxes.set(question, box);
   }
   box.replaceChildren(...question.versions.map(turnBox));
-  for (const text of box.querySelectorAll(".text")) text.tabIndex = 0;  // a long one scrolls
+  question.versions.forEach((reply, i) => {     // a long one scrolls
+    const text = box.children[i].querySelector(".text");
+    Object.assign(text, { tabIndex: 0, role: "group", ariaLabel: `reply of ${reply.model}` });
+  });
   return box;
 }
 
 // The name above a turn, and what can be done with it.
 function headOf(message) {
   if (message.role === "user") {
-    return ["you", actionButton("edit", "change this question", () => beginEdit(message)),
-      ...versionButtons(message)];
+    const isUnsent = "draft" in message && message !== editedQuestion;
+    return ["you", actionButton("edit", "change this question", () => edit(message)),
+      ...isUnsent ? ["with an unsent change"] : [], ...versionButtons(message)];
   }
   const name = message.model ? `longhand, ${message.model}` : "longhand";
   if (parentOf.get(message).asked_of_all) return [name, pickButton(message)];
@@ -71,7 +75,12 @@ function versionButtons(message) {
   const versions = versionsOf(message);
   if (versions.length < 2) return [];
   const place = versions.indexOf(message);
-  const go = steps => () => { showVersion(message, steps); drawChat(); keepChat(); };
+  const go = steps => () => {
+    showVersion(message, steps);
+    if (editedQuestion && !shownMessages().includes(editedQuestion)) openDraft(null);
+    drawChat();
+    keepChat();
+  };
   const back = actionButton("‹", "the version before", go(-1));
   const forth = actionButton("›", "the next version", go(1));
   back.disabled = place === 0 || running.size > 0;

@@ -1,11 +1,11 @@
 "use strict";
-/* unpack.js: weights as chat/walk.py packs them into a file (planes, zlib, as_text). */
+/* unpack.js: bytes as chat/walk.py packs them into a file (zlib, as_text), and weights (planes). */
 
-// text, and how many bytes zlib made -> Float32Array
-async function unpacked(text, size) {
-  const packed = new Blob([bytesOf(text).subarray(0, size)]).stream();
+// The bytes that an element of the file holds.
+async function unpacked({ textContent, dataset }) {
+  const packed = new Blob([bytesOf(textContent).subarray(0, +dataset.size)]).stream();
   const plain = packed.pipeThrough(new DecompressionStream("deflate"));
-  return joinPlanes(new Uint8Array(await new Response(plain).arrayBuffer()));
+  return new Uint8Array(await new Response(plain).arrayBuffer());
 }
 
 // Seven bits a letter; a letter of two bytes stands for an unsafe one and the letter behind it.

@@ -12,6 +12,7 @@ const walk = {
   figures: new Map(),                   // {id of a grid: { grid, sheet, figure, frame, canvas }}
   at: null,                             // the number that is chosen: { grid, index }
   past: [],                             // those before it
+  boxes: [], lit: [],                   // what marks these: elements in frames, and figures
   asked: 0,                             // how many texts were asked for: the last one counts
   playing: null,                        // the timer that goes from array to array
   turn: 0,                              // of what is drawn in the background: the last one counts
@@ -43,10 +44,9 @@ function beginWalk() {
 // The file that chat/walk.py writes has all in it.
 async function walkOfFile() {
   document.title = "Longhand: Walk";
-  const found = JSON.parse($("walk_about").textContent);
-  const { textContent, dataset } = $("walk_weights");
   try {
-    startWalk(modelOf(found, await unpacked(textContent, +dataset.size)));
+    const found = JSON.parse(new TextDecoder().decode(await unpacked($("walk_about"))));
+    startWalk(modelOf(found, joinPlanes(await unpacked($("walk_weights")))));
   } catch (e) { $("walk_error").textContent = `This browser cannot show the file: ${e.message}`; }
 }
 
@@ -218,8 +218,8 @@ function hover(grid, index, event) {
   if (tip.hidden) return;
   const place = placeInWords(grid, index);
   tip.textContent = `${nameOf(grid, index)} = ${shortly(grid.values[index])}\n${place}`;
-  const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
-  tip.style.transform = `translate(${left}px, ${event.clientY + 16}px)`;
+  const left = `min(${event.clientX + 14}px, 100vw - 100% - 8px)`;      // 100 %: of its own width
+  tip.style.transform = `translate(${left}, ${event.clientY + 16}px)`;
 }
 
 function paint(entry) {
@@ -270,11 +270,12 @@ function select(grid, index, { scroll = true, focus = true, isBack = false } = {
 
 // Mark the number, and the numbers that it is made of.
 function mark(entry, index, tree) {
-  for (const box of document.querySelectorAll("#walk .box")) box.remove();
-  for (const lit of document.querySelectorAll("#walk .lit")) lit.classList.remove("lit");
+  for (const box of walk.boxes.splice(0)) box.remove();
+  for (const figure of walk.lit.splice(0)) figure.classList.remove("lit");
   for (const [grid, indices] of tree === null ? [] : indicesByGrid(tree)) {
     const from = walk.figures.get(grid.id);
     from.figure.classList.add("lit");
+    walk.lit.push(from.figure);
     for (const box of from.sheet.boxesOf(indices)) addBox(from, box, "from");
   }
   addBox(entry, [...entry.sheet.pixelOf(index), 1, 1], "here");
@@ -288,6 +289,7 @@ function addBox({ frame, sheet }, [row, column, rows, columns], kind) {
     width: share(columns, sheet.columns), height: share(rows, sheet.rows),
   });
   frame.append(box);
+  walk.boxes.push(box);
 }
 
 function goBack() {

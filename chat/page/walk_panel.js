@@ -47,32 +47,44 @@ function showPanel(grid, index, tree) {
   const parts = [head, lensOf(grid, index), ...linesPart(grid), ...formulaPart(grid, value, tree)];
   if (tree !== null) parts.push(...madeOf(tree));
   parts.push(...gradientPart(grid, index), ...usesPart(grid));
-  $("walk_panel").replaceChildren(...parts);
-  $("walk_panel").scrollTop = 0;
+  // A new box begins at its top. To scroll the old one up, the browser had to lay it out first.
+  $("walk_panel").replaceChildren(make("div", {}, ...parts));
   const count = tree === null ? 0 : numbersIn(tree).length;
   $("walk_said").textContent = `${grid.id}, ${place || "one number"}: ${shortly(value)}. `
     + `${wordsOf(grid)}. ${grid.formula}. ` + (count ? `Made of ${count} numbers.` : "");
 }
 
-// The numbers around the chosen one, enlarged; one can be chosen there too.
+// The numbers around the chosen one, enlarged; one can be chosen there too. There is one lens, as a
+// new canvas for each number would cost more than all else in the panel.
+const lens = {
+  grid: null, sheet: null, top: 0, left: 0,
+  canvas: make("canvas", { className: "lens_of_walk", ariaHidden: "true" }),
+};
+lens.element = make("div", { className: "lens_frame" },
+  lens.canvas, make("i", { className: "box here" }));
+
 function lensOf(grid, index) {
   const { sheet } = walk.figures.get(grid.id), [row, column] = sheet.pixelOf(index);
   const [top, left] = [row - (LENS.rows - 1) / 2, column - (LENS.columns - 1) / 2];
-  const under = (canvas, event) => {
-    const { width, height } = canvas.getBoundingClientRect();
-    const down = Math.floor(event.offsetY / height * LENS.rows);
-    return sheet.indexAt(top + down, left + Math.floor(event.offsetX / width * LENS.columns));
-  };
-  const canvas = make("canvas", { className: "lens_of_walk", ariaHidden: "true" });
-  sheet.paintPart(canvas, top, left, LENS.rows, LENS.columns);
-  canvas.onclick = event => {
-    const near = under(canvas, event);
-    if (near !== null) select(grid, near);
-  };
-  canvas.onpointermove = event => hover(grid, under(canvas, event), event);
-  canvas.onpointerleave = () => { $("walk_hover").hidden = true; };
-  return make("div", { className: "lens_frame" }, canvas, make("i", { className: "box here" }));
+  Object.assign(lens, { grid, sheet, top, left });
+  sheet.paintPart(lens.canvas, top, left, LENS.rows, LENS.columns);
+  return lens.element;
 }
+
+// The index of the number in the lens that is under the pointer.
+function indexInLens(event) {
+  const { width, height } = lens.canvas.getBoundingClientRect();
+  const down = Math.floor(event.offsetY / height * LENS.rows);
+  const right = Math.floor(event.offsetX / width * LENS.columns);
+  return lens.sheet.indexAt(lens.top + down, lens.left + right);
+}
+
+lens.canvas.onclick = event => {
+  const near = indexInLens(event);
+  if (near !== null) select(lens.grid, near);
+};
+lens.canvas.onpointermove = event => hover(lens.grid, indexInLens(event), event);
+lens.canvas.onpointerleave = () => { $("walk_hover").hidden = true; };
 
 /* ---- the line of gpt.py */
 
@@ -98,14 +110,24 @@ function codeOf(lines, { name, key }) {
     make("pre", {}, shown.map(line => line.slice(indent).replace(/ {3,}#/, "  #")).join("\n")));
 }
 
-function wholeFunction(lines, { name, key }) {
+function wholeFunction(lines, line) {
+  return unfolding("the whole function", () => functionOf(lines, line));
+}
+
+function functionOf(lines, { name, key }) {
   const { text, keys } = lines[name], [from, to] = keys[key];
   const rows = text.trimEnd().split("\n").map((line, i) => {
     const isHere = i + 1 >= from && i + 1 <= to;
     return make("span", { className: isHere ? "row here" : "row" }, line + "\n");
   });
-  return make("details", {}, make("summary", {}, "the whole function"),
-    make("pre", { className: "function" }, ...rows));
+  return make("pre", { className: "function" }, ...rows);
+}
+
+// What is made when it is unfolded for the first time.
+function unfolding(title, content) {
+  const details = make("details", {}, make("summary", {}, title));
+  details.ontoggle = () => { if (details.children.length < 2) details.append(content()); };
+  return details;
 }
 
 /* ---- the formula, and with the numbers put in */
@@ -117,12 +139,8 @@ function formulaPart(grid, value, tree) {
   const short = spelledOut(tree, ROWS), sum = longestSum(tree);
   const shown = make("p", { className: "formula numbers" }, `${short} = ${nineDigits(value)}`);
   if (!sum || sum.parts.length <= ROWS) return [formula, shown];
-  const all = make("details", {}, make("summary", {}, `all ${sum.parts.length} terms`));
-  all.ontoggle = () => {
-    if (all.children.length < 2)
-      all.append(make("p", { className: "formula numbers" }, spelledOut(tree)));
-  };
-  return [formula, shown, all];
+  const all = () => make("p", { className: "formula numbers" }, spelledOut(tree));
+  return [formula, shown, unfolding(`all ${sum.parts.length} terms`, all)];
 }
 
 /* ---- the numbers that it is made of */

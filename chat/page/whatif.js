@@ -136,7 +136,8 @@ const readOther = insideTold(async () => {
 function showOther({ pieces, ids }) {
   $("other_pieces").replaceChildren(...pieces.flatMap((piece, i) => {
     const element = make("span", {
-      className: "tok", role: "option", title: ids[i], onclick: () => choosePlace(i),
+      className: "tok", role: "option", title: ids[i], ariaLabel: spokenBlanks(piece),
+      onclick: () => choosePlace(i),
       onfocus: () => { if (whatIf.place !== i) choosePlace(i); }
     }, onOneLine(piece));
     return lineOf(element, piece);

@@ -194,6 +194,55 @@ def test_an_edit_loses_nothing(page, address):
     assert questions(page) == ["goat?"]
 
 
+def test_each_edit_keeps_its_draft(page, address):
+    """Another edit, Escape, other versions of a question and a reload keep what was typed for it,
+    until it is sent.
+    """
+    page.goto(address)
+    open_settings(page, max_tokens=5)
+    for text in ("Who?", "the lamp"):
+        ask(page, text)
+        idle(page)
+    page.fill("#question", "half a thou")
+    first, second = action(page, "edit").first, action(page, "edit").last
+    first.click()
+    page.fill("#question", "Who else?")
+    second.click()
+    assert page.input_value("#question") == "the lamp"
+    page.fill("#question", "the goat")
+    first.click()
+    assert page.input_value("#question") == "Who else?"
+    page.keyboard.press("Escape")
+    assert page.input_value("#question") == "half a thou"
+    assert page.locator(".who", has_text="with an unsent change").count() == 2
+    page.reload()
+    page.wait_for_selector(".turn")
+    assert page.input_value("#question") == "half a thou"
+    second.click()
+    assert page.input_value("#question") == "the goat"
+    page.reload()                                   # while it is being changed
+    page.wait_for_selector(".turn")
+    assert page.input_value("#question") == "the goat" and page.locator("#editing").is_visible()
+    ask(page, "is lit?")                            # sent: its draft has become this version
+    idle(page)
+    assert page.input_value("#question") == "half a thou"
+    action(page, "‹").click()
+    second.click()
+    assert page.input_value("#question") == "the lamp"
+    page.keyboard.type(" is")
+    action(page, "›").click()                       # away from the one that was being changed
+    assert page.locator("#editing").is_hidden() and page.locator(".later").count() == 0
+    assert page.input_value("#question") == "half a thou"
+    action(page, "‹").click()
+    second.click()
+    assert page.input_value("#question") == "the lamp is"
+    page.fill("#question", "the lamp")              # as it was
+    first.click()
+    assert page.input_value("#question") == "Who else?"
+    page.click("#cancel_edit")
+    assert page.locator(".who", has_text="with an unsent change").count() == 1
+
+
 def test_a_reload_loses_nothing(page, address):
     """Conversation, versions, settings, draft, and an edit that has begun; also what was put aside.
     """

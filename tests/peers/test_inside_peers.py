@@ -4,6 +4,7 @@ Every behaviour is driven in light and dark, on a desktop and on a phone, with n
 console. Needs Chromium and the playwright package.
 """
 
+import itertools
 import json
 import time
 
@@ -14,6 +15,7 @@ import bpe
 import gpt
 import sample
 from chat import generate, inside, votes
+from chat.request import Refused
 from chromium import browser  # noqa: F401  a fixture
 from page_run import requests_to, watched
 from serving import post, running
@@ -158,10 +160,34 @@ def test_a_text_its_bars_layers_and_attention(opened):
     page.fill("#in_temperature", "0.2")
     page.press("#in_temperature", "Tab")
     wait_for(page, text_of("#bars .share") + ".includes('→')")
-    page.fill("#in_temperature", "")                # is 1 again, and not 0
+    page.fill("#in_temperature", "1")
     page.press("#in_temperature", "Tab")
     wait_for(page, "!" + text_of("#bars .share") + ".includes('→')")
     check_contrast(page)
+
+
+@pytest.mark.parametrize("field, value, wrong", [
+    ("in_temperature", "", "temperature is empty: give a number, 0 to 2"),
+    ("in_top_p", "2", "top-p is 2: give a number, 0.01 to 1"),
+])
+def test_a_wrong_setting_is_an_error(opened, field, value, wrong):
+    """It is taken neither for 0 nor for what stood there: nothing is asked, and nothing is lost."""
+    page = opened("inside")
+    read(page, "the lamp is")
+    n = page.locator("#inside_pieces .tok").count()
+    looked, drawn = requests_to(page, "/api/look"), requests_to(page, "/completions")
+    page.fill(f"#{field}", value)
+    page.press(f"#{field}", "Tab")
+    wait_for(page, text_of("#inside_error") + f" === {json.dumps(wrong)}")
+    page.click("#roll")
+    page.wait_for_timeout(200)
+    assert page.inner_text("#inside_error") == wrong and looked == drawn == []
+    assert page.input_value("#text") == "the lamp is"
+    page.fill(f"#{field}", "1")
+    page.press(f"#{field}", "Tab")
+    wait_for(page, text_of("#inside_error") + " === ''")
+    page.click("#roll")
+    wait_for(page, f"document.querySelectorAll('#inside_pieces .tok').length == {n + 1}")
 
 
 def test_drawing_uses_what_was_typed(opened):
@@ -450,6 +476,7 @@ def test_parts_of_another_text(opened, server):
                     page.locator("#bars .share").all_inner_texts()))
     shown_text = text.replace("\n", "⏎")
     shown_text = "␣" + shown_text[1:] if shown_text.startswith(" ") else shown_text
+    shown_text = "".join(chr(0x2400 + ord(c)) if c < " " else c for c in shown_text)
     assert rows[shown_text].split(" → ")[-1] == percent(share)
     check_contrast(page)
     page.check("#patch_place")              # the last place alone is enough behind the last layer
@@ -724,13 +751,21 @@ def test_probabilities_and_alternatives(opened, server):
     assert page.input_value("#play_text") == before
 
 
-def test_errors_of_a_page(opened):
+@pytest.mark.parametrize("field, value, wrong", [
+    ("temperature", "9", "temperature is 9: give a number, 0 to 2"),
+    ("longest", "", "longest is empty: give a number, 1 or more"),
+    ("seed", "-1", "seed is -1: give a number, 0 or more"),
+])
+def test_errors_of_a_page(opened, field, value, wrong):
+    """A field that is empty or wrong is named, and nothing is sent."""
     page = opened("playground")
+    sent = requests_to(page, "/completions")
     page.fill("#play_text", "the lamp")
-    page.fill("#play_temperature", "9")
+    page.fill(f"#play_{field}", value)
     page.click("#play_go")
-    wait_for(page, text_of("#play_error") + ".includes('temperature')")
+    wait_for(page, text_of("#play_error") + f" === {json.dumps(wrong)}")
     assert page.input_value("#play_text") == "the lamp" and page.is_enabled("#play_go")
+    assert sent == []
 
 
 # -------------------------------------------------------------------------------------------- arena
@@ -749,12 +784,12 @@ def test_a_blind_vote(opened, file):
     """No name is in the page before the vote; then the names, the line and the rating are there."""
     page = opened("arena")
     answers = []
-    page.on("response", lambda r: "/api/battle" in r.url and answers.append(r.text()))
+    page.on("response", lambda r: "/api/battle" in r.url and answers.append(r))
     assert page.inner_text("#votes_note") in ("", "No votes yet.")
     page.fill("#duel_question", "Who?")
     page.press("#duel_question", "Enter")
-    page.wait_for_selector("#duel:not([hidden])")
-    duel = page.inner_html("#duel") + answers[0]
+    page.wait_for_selector("[data-vote=left]:enabled")
+    duel = page.inner_html("#duel") + answers[0].text()
     assert not any(name in duel for name in ("base", "sft", '"rl"', ": rl"))
     assert page.evaluate("document.activeElement.dataset.vote") == "left"
     check_contrast(page)
@@ -774,6 +809,57 @@ def test_a_blind_vote(opened, file):
     check_contrast(page)
 
 
+def test_both_replies_grow_side_by_side(opened, file, monkeypatch):
+    """Both are read while they are written, and nobody votes before their end."""
+    step = generate.Batch.step
+
+    def late(self):
+        time.sleep(0.05)
+        return step(self)
+
+    monkeypatch.setattr(generate.Batch, "step", late)
+    page = opened("arena")
+    page.fill("#duel_question", "Who?")
+    page.press("#duel_question", "Enter")
+    sizes = "['duel_left', 'duel_right'].map(id => $(id).innerText.length)"
+    page.wait_for_function(f"{sizes}.every(size => size > 3)")
+    early = page.evaluate(sizes)
+    assert page.locator("[data-vote]:enabled").count() == 0 and page.is_disabled("#duel_ask")
+    assert page.inner_text("#duel_said") == "Two models are answering ..."
+    assert page.input_value("#duel_question") == "Who?"
+    page.wait_for_function(f"Math.max(...{sizes}) > {max(early)} + 5")
+    monkeypatch.undo()
+    page.wait_for_selector("[data-vote=left]:enabled")
+    assert page.input_value("#duel_question") == ""
+    page.click("[data-vote=left]")
+    wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
+    [line] = [json.loads(line) for line in file.read_text().splitlines()]
+    for side in ("left", "right"):
+        said = page.text_content(f"#duel_{side}").removesuffix(" … (cut off)")
+        assert said == line[f"{side}_reply"]
+
+
+def test_a_battle_that_breaks_off(opened, server, monkeypatch):
+    """What was asked stays in the box, and no vote is taken on half of a reply."""
+    page = opened("arena")
+    in_step = votes.in_step
+
+    def broken(*given):
+        yield from itertools.islice(in_step(*given), 2)
+        raise Refused(500, "the model failed")
+
+    monkeypatch.setattr(votes, "in_step", broken)
+    page.fill("#duel_question", "Who?")
+    page.click("#duel_ask")
+    wait_for(page, text_of("#duel_error") + " === 'the model failed'")
+    assert page.input_value("#duel_question") == "Who?" and page.is_enabled("#duel_ask")
+    assert page.locator("[data-vote]:enabled").count() == 0
+    monkeypatch.undo()
+    page.click("#duel_ask")
+    page.wait_for_selector("[data-vote=left]:enabled")
+    assert page.inner_text("#duel_error") == ""
+
+
 def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     page = opened("arena")
     page.fill("#duel_question", "goat " * 300)
@@ -787,11 +873,22 @@ def test_a_vote_comes_once_and_errors_lose_nothing(opened, file):
     wait_for(page, text_of("#duel_error") + ".includes('needs two')")
     page.check("#duel_models input[value=sft]")
     page.click("#duel_ask")
-    page.wait_for_selector("#duel:not([hidden])")
+    page.wait_for_selector("[data-vote=tie]:enabled")
     page.dblclick("[data-vote=tie]", force=True)
     wait_for(page, text_of("#duel_said") + ".startsWith('Left was')")
     assert len(file.read_text().splitlines()) == 1 and "base" not in page.inner_text("#duel_said")
     assert page.inner_text("#duel_error") == ""
+
+
+def test_a_battle_without_a_temperature(opened):
+    page = opened("arena")
+    sent = requests_to(page, "/api/battle")
+    page.fill("#duel_question", "Who?")
+    page.fill("#duel_temperature", "")
+    page.click("#duel_ask")
+    wait_for(page, text_of("#duel_error") + " === 'temperature is empty: give a number, 0 to 2'")
+    assert page.input_value("#duel_question") == "Who?" and page.is_enabled("#duel_ask")
+    assert sent == []
 
 
 def test_names_come_with_their_own_battle(opened, file):
@@ -799,7 +896,7 @@ def test_names_come_with_their_own_battle(opened, file):
     page = opened("arena")
     page.fill("#duel_question", "Who?")
     page.click("#duel_ask")
-    page.wait_for_selector("#duel:not([hidden])")
+    page.wait_for_selector("[data-vote=left]:enabled")
     page.route("**/api/vote", lambda route: route.abort())
     page.click("[data-vote=left]")
     wait_for(page, text_of("#duel_error") + " !== ''")

@@ -110,6 +110,79 @@ def test_the_contrast_check_finds_a_fault(page, address):
     assert page.evaluate(LOW_CONTRAST)
 
 
+def in_order(page):
+    """The nodes of the tree that a screen reader reads, {"role", "name", ...}, in their order."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
+    found, waiting = [], [nodes[0]]
+    while waiting:
+        node = waiting.pop()
+        waiting += [by_id[child] for child in reversed(node["childIds"]) if child in by_id]
+        if not node["ignored"]:
+            more = {each["name"]: each["value"].get("value") for each in node["properties"]}
+            name = node.get("name", {}).get("value", "").strip()
+            found.append({**more, "role": node["role"]["value"], "name": name})
+    return found
+
+
+def check_tree(page):
+    """All that takes the focus has a name, headings leave out no level, and errors are said."""
+    nodes = in_order(page)
+    silent = [node for node in nodes
+              if node.get("focusable") and not node["name"] and node["role"] != "RootWebArea"]
+    assert not silent
+    levels = [node["level"] for node in nodes if node["role"] == "heading"]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:])), levels
+    return nodes
+
+
+@pytest.mark.parametrize("view, done", [
+    ("chat", None),
+    ("playground", None),
+    ("inside", "document.querySelector('#bars button')"),
+    ("arena", "document.querySelector('[data-vote=left]:enabled')"),
+    ("walk", "document.querySelector('#walk[data-drawn]')"),
+    ("tokens", "document.querySelector('#cuts .tok')"),
+    ("data", "document.querySelector('#funnel .bar')"),
+    ("training", "document.querySelector('figure canvas')"),
+])
+def test_the_tree_of_each_view(page, address, view, done):
+    """Of each view, when it shows something."""
+    page.goto(f"{address}#{view}")
+    if view == "chat":
+        page.wait_for_selector("#ask_all:enabled")
+        page.click("#settings summary")
+        page.fill("#max_tokens", "5")
+        page.fill("#question", "Who?")
+        page.click("#ask_all")
+        idle(page)
+        page.check("#raw")
+        page.wait_for_selector("#conversation_tokens .tok")
+    if view == "arena":
+        page.fill("#duel_question", "Who?")
+        page.press("#duel_question", "Enter")
+    if done:
+        page.wait_for_function(done, timeout=60_000)
+    nodes = check_tree(page)
+    live = {node.get("live") for node in nodes} - {None, "off"}
+    if view in ("chat", "playground", "inside", "arena", "walk"):
+        assert live == {"polite", "assertive"}      # what is new, and what is wrong
+    names = [node["name"] for node in nodes if node["role"] == "group"]
+    expected = {"chat": {"reply of base", "reply of sft"}, "arena": {"left", "right", "your vote"}}
+    assert expected.get(view, set()) <= set(names)
+
+
+def test_the_check_of_the_tree_finds_faults(page, address):
+    page.goto(address)
+    page.wait_for_selector("#send:enabled")
+    for fault in ("<span tabindex=0></span>", "<button> </button>", "<h3>Two levels down</h3>",
+                  "<h1>A second one</h1>"):
+        page.evaluate("html => document.querySelector('#turns').innerHTML = html", fault)
+        with pytest.raises(AssertionError):
+            check_tree(page)
+
+
 def test_sizes_on_a_phone(page, address):
     """No field makes iOS zoom, and buttons are large enough for a finger."""
     page.goto(address)

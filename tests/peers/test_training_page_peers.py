@@ -3,11 +3,14 @@
 Needs Chromium and the playwright package.
 """
 
+import contextlib
 import json
 
 import gpt
 from chromium import browser  # noqa: F401  a fixture
+from model import checkpoint
 from page_run import CFG, TOK, address, log_row, page, run, text_of, wait_for  # noqa: F401
+from run import runs
 from serving import running
 from web import toyweb
 
@@ -65,9 +68,8 @@ def test_training_from_its_first_step(page, tmp_path):
     """A run of which only the world is being made: stages, then curves, dreams and models appear,
     without a reload.
     """
-    (tmp_path / "log").mkdir()
-    lock = tmp_path / "log/.make of 1-toyweb.lock"
-    lock.touch()
+    working = contextlib.ExitStack()
+    working.enter_context(runs.locked(tmp_path / "log", "make of 1-toyweb"))
     with running(tmp_path) as server:
         page.goto(f"http://{server.address}/#training")
         page.wait_for_selector("#stages li")
@@ -77,11 +79,10 @@ def test_training_from_its_first_step(page, tmp_path):
         assert "at work now" in cards.first.inner_text() and "to come" in cards.last.inner_text()
         assert all(text.count(".") >= 1 for text in page.locator("#stages p").all_inner_texts())
         assert "Nothing has been trained yet" in page.inner_text("#training_note")
-        lock.unlink()
+        working.close()
         (tmp_path / "log/1-toyweb.json").write_text("{}")
         wait_for(page, text_of("#stages li") + ".includes('finished')")
-        (tmp_path / "base").mkdir()
-        (tmp_path / "base/.training.lock").touch()
+        working.enter_context(runs.locked(tmp_path / "base", "training"))
         log = open(tmp_path / "base/log.jsonl", "w", buffering=1)
         log.write(json.dumps(log_row(1, 6.5)) + "\n")
         page.wait_for_selector("figure[data-key=loss_nats]")
@@ -100,9 +101,24 @@ def test_training_from_its_first_step(page, tmp_path):
         log.close()
         gpt.save(tmp_path / "base", gpt.init(CFG, 0), CFG)
         TOK.save(tmp_path / "base/tokenizer.json")
-        (tmp_path / "base/.training.lock").unlink()
+        working.close()
         wait_for(page, "model.options.length === 1")
         page.wait_for_selector("#stages li:nth-child(5).done")
+
+
+def test_a_training_that_was_killed(page, tmp_path):
+    """It is not at work, and its card says how far it came and what makes it go on."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/.training.lock").touch()          # whose holder is dead
+    toyweb.write_jsonl(tmp_path / "base/log.jsonl", [log_row(i + 1, 5.0) for i in range(437)])
+    with running(tmp_path) as server:
+        page.goto(f"http://{server.address}/#training")
+        card = page.locator("#stages li.stopped")
+        assert "stopped" in card.locator(".state").inner_text()
+        assert "Stopped at step 437: make begins it anew." in card.inner_text()
+        about = {"step": "400", "identity": json.dumps({"steps": 1200})}
+        checkpoint.save_safetensors(tmp_path / "base/trainer.safetensors", {}, about)
+        page.wait_for_selector("text=Stopped at step 437 of 1,200: make goes on from step 400.")
 
 
 def test_training(page, address, run):
