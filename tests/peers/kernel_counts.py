@@ -230,11 +230,11 @@ def ratio(part, whole):
 def main():
     """Print the table."""
     argparse.ArgumentParser(description="Count what the kernels ask of a GPU.").parse_args()
-    print(f"{'':30}{'instructions/byte':>18}{'asked for':>11}{'wanted':>8}{'turns':>7}"
+    print(f"{'':34}{'instructions/byte':>18}{'asked for':>11}{'wanted':>8}{'turns':>7}"
           f"{'registers':>11}{'warps':>7}")
     for name, counts, bytes_ in rows():
         instructions, moved, wanted, taken, needed, threads, registers, shared, spilled = counts
-        print(f"{name:30}{ratio(instructions, bytes_):>18}{ratio(moved, bytes_):>11}"
+        print(f"{name:34}{ratio(instructions, bytes_):>18}{ratio(moved, bytes_):>11}"
               f"{wanted / moved:8.1%}{ratio(taken, needed):>7}{registers:11}"
               f"{warps_at_once(threads, registers, shared):7}"
               f"{f'  spills {spilled} bytes' if spilled else ''}")

@@ -195,9 +195,9 @@ def test_memory_is_used_well():
             for group in ("", "/3", "/texts"):
                 line = table[f"attention_{kind}_{size}{group}"]
                 assert re.search(r"% +([\d.]+) ", line)[1] == "1.00", line
-    # One reads an index for every row, the other 32 bytes of a table for each lane, in two parts.
+    # Two read an index for every row, one 32 bytes of a table for each lane, in two parts.
     for name, line in table.items():
-        if name not in ("embedding_backward_v2", "rotary"):
+        if name not in ("embedding_backward_v2", "take_rows", "rotary"):
             assert float(re.search(r"([\d.]+)%", line)[1]) > 95, line
 
 
