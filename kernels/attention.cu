@@ -613,7 +613,7 @@ template <int HS, int M> __device__ __forceinline__ void attention_backward_kv_t
 #define BACKWARD(which, HS, M, BLOCKS) \
     BACKWARD_NAMED(attention_backward_##which##_##HS, which, HS, M, BLOCKS)
 /* M (kernels/__init__.py has it too, as TILES) and the blocks that are to fit a multiprocessor at
-   once: as many as registers allow without spilling. */
+   once: as many as registers allow; docs/gpu.md has how little spills. */
 FORWARD(32, 2, 4)
 FORWARD(64, 2, 3)
 FORWARD(128, 2, 2)
