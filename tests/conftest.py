@@ -22,9 +22,15 @@ sys.path.insert(0, str(ROOT))
 from model import fast  # noqa: E402
 import numpy as np  # noqa: E402
 
-from run import command  # noqa: E402
+from run import command, progress  # noqa: E402
 
 SHARED = Path(os.environ.get("LONGHAND_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_shown_yet():
+    """A test's first line of progress is shown, whatever the test before it has just shown."""
+    progress._written.clear()
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ def test_stages_in_the_order_of_the_chain(tmp_path):
     assert set(chain.TRAINED) == {stage.name for stage in chain.STAGES[4:]}
 
 
-TRAIN = """import sys, time, train
+TRAIN = """import signal, sys, time, train
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a process of make's other half is deaf
 progress = train.report.print_progress
 def wait(entry, *rest):
     progress(entry, *rest)
