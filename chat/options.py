@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chat import variants
-from model import joining
+from model import device, joining
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,6 @@ def add_device(parser, what):
         "(default: bf16 where it can)" + (BESIDE_AN_ADAPTER if what == LEARNS else ""))
 
 
-def check_device(args):
-    """ValueError for a --dtype of a command that learns nothing, on the CPU."""
-    if args.dtype and args.device == "cpu":
-        raise ValueError(f"--dtype {args.dtype}: the CPU computes in float32; the choice is for "
-                         "--device cuda")
-
-
 def parse_args(argv, rewards):
     """The command line. rewards: the names of the rewards that RL can have."""
     parser = argparse.ArgumentParser(description="Make an assistant of a base model.")
@@ -241,7 +234,7 @@ def check_args(args):
     if args.command in RECIPES:
         check_lora(args)
     else:
-        check_device(args)
+        device.check_dtype(args)
     if args.command == "rl":
         if args.reference and not args.leash:
             raise ValueError(f"--leash-to {args.reference}: there is no leash without --leash")

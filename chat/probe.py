@@ -31,6 +31,7 @@ import numpy as np
 
 import sample
 from chat import arena, chats, options, places, tuning
+from model import device
 from run import command, disk, runs
 
 ASKED = 5                               # times that each question is asked
@@ -215,7 +216,7 @@ def parse_args(argv=None):
         help="if the folder holds a checkpoint of other settings or data (default: %(default)s)")
     options.add_device(p, f"{options.ANSWERS} and one learns there")
     args = p.parse_args(argv)
-    options.check_device(args)
+    device.check_dtype(args)
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must be 0 or more")
     return args

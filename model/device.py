@@ -103,14 +103,20 @@ def kept_on_cpu(args):
     return "bfloat16" if keeps else "float32"
 
 
+def check_dtype(args):
+    """ValueError for a --dtype on the CPU, which computes in float32."""
+    if args.dtype and args.device == "cpu":
+        raise ValueError(
+            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
+
+
 def chosen(args, is_for_writing=False):
     """The GPU that add_arguments' options ask for, or None for the CPU.
 
     is_for_writing: whether a model on the CPU may keep its matrices in bfloat16 (kept_on_cpu).
     """
-    if args.dtype and args.device == "cpu" and not is_for_writing:
-        raise ValueError(
-            f"--dtype {args.dtype}: the CPU computes in float32; the choice is for --device cuda")
+    if not is_for_writing:
+        check_dtype(args)
     return connect(args.dtype) if args.device == "cuda" else None
 
 
@@ -125,9 +131,9 @@ def upload(params, cfg, bf16=True):
     adapter = lora.of_params(params)
     scale = adapter.pop(lora.SCALE, None)
     layout = Layout(cfg, given={**families.shapes(cfg), **shapes_of(adapter)})
-    needed, there = layout.size * (2 if bf16 else 4), available_bytes()
-    if needed > there:
-        raise ValueError(f"weights of {needed / 1e9:.2f} GB, {there / 1e9:.2f} GB of this GPU's "
+    needed, free = layout.size * (2 if bf16 else 4), available_bytes()
+    if needed > free:
+        raise ValueError(f"weights of {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB of this GPU's "
                          "memory are free; take a smaller model")
     flat = cp.zeros((layout.size,), np.uint16 if bf16 else np.float32)
     there = layout.views(flat)
@@ -239,6 +245,11 @@ def other_kinds(shapes):
         elif name == "settings":
             kinds[name] = np.float64
     return kinds
+
+
+def row_bytes(cfg, T, bf16, *more):
+    """What one more row of T tokens takes of a step's arena. more: as of step_shapes."""
+    return sum(arena_bytes(step_shapes(cfg, 1, T, *more), bf16).values())
 
 
 def arena_bytes(shapes, bf16):
@@ -427,7 +438,7 @@ def forward_steps(params, cfg, tokens, arena, temperature=1.0):
     """(slice of the rows of tokens, a Step for them), for all rows."""
     B, T = tokens.shape
     bf16 = params["wte.weight"].dtype == np.uint16
-    a_row = sum(arena_bytes(step_shapes(cfg, 1, T, False), bf16).values())
+    a_row = row_bytes(cfg, T, bf16, False)
     there = available_bytes() + (arena.memory.nbytes if arena and arena.memory is not None else 0)
     if a_row > there:
         raise ValueError(f"a text of {T:,} tokens takes {a_row / 1e9:.2f} GB of this GPU's memory, "

@@ -27,7 +27,7 @@ def stage_plan(
     """
     itemsize = 2 if bf16 else 4
     a_model = itemsize * Layout(cfg).size
-    n = Layout(cfg, given=learned_shapes(cfg, rank, has_head)).size
+    n = Layout(cfg, given=planned_shapes(cfg, rank, has_head)).size
     plan = {
         "parameters": 4 * n + 2 * n if bf16 else 4 * n,
         "gradients": 4 * n,
@@ -50,7 +50,7 @@ def stage_plan(
     return plan
 
 
-def learned_shapes(cfg, rank=None, has_head=False):
+def planned_shapes(cfg, rank=None, has_head=False):
     """{name: shape} of what learns: the model or an adapter of this rank, and a reward's head."""
     shapes = dict(families.shapes(cfg))
     if rank is not None:
@@ -262,8 +262,7 @@ class Tuning(device_training.Training):
     def _rows_at_once(self, T):
         """How many rows of T tokens fit. ValueError if not even one does."""
         bf16 = self.weights.dtype == np.uint16
-        shapes = device.step_shapes(self.cfg, 1, T, True, self.recompute)
-        a_row = sum(device.arena_bytes(shapes, bf16).values())
+        a_row = device.row_bytes(self.cfg, T, bf16, True, self.recompute)
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)

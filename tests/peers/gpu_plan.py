@@ -253,7 +253,7 @@ def arrays_of(counter, shapes, bf16=True):
 def weights_of(counter, cfg, rank=None):
     """({name: Array} of a model and an adapter of that rank, {name: Array} of what learns)."""
     params = arrays_of(counter, Layout(cfg).shapes)
-    learned = device_tuning.learned_shapes(cfg, rank)
+    learned = device_tuning.planned_shapes(cfg, rank)
     if rank is None:
         learned = Layout(cfg).shapes
     else:

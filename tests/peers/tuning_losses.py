@@ -15,22 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "cuda")]
+from same_losses import RUNS            # before numpy; it also has the CPU play a missing GPU
+import align
+import numpy as np
+from chat import arena
 
-import align  # noqa: E402  before numpy
-
-try:
-    import cupy
-    cupy.cuda.runtime.getDeviceCount()
-except Exception:               # no CuPy, no driver, no device
-    import cupy_cpu
-    sys.modules["cupy"] = cupy_cpu
-    cupy_cpu.ORDERS = cupy_cpu.ORDERS[:1]       # the tests look for races
-
-import numpy as np  # noqa: E402
-from chat import arena  # noqa: E402
-from same_losses import RUNS  # noqa: E402
+if "cupy_cpu" in sys.modules:
+    sys.modules["cupy_cpu"].ORDERS = sys.modules["cupy_cpu"].ORDERS[:1]     # tests look for races
 
 SHOWN = (1, 2, 5, 10, 15, 20)
 STAGES = {
