@@ -206,6 +206,7 @@ PTX = """
 {
     .reg .pred %p<2>;
     .reg .f32 %f<4>;
+    .reg .f64 %fd<3>;
     .reg .b32 %r<7>;
     .reg .b64 %rd<5>;
     .shared .align 4 .b8 kept[4096];
@@ -222,6 +223,9 @@ PTX = """
     st.shared.f32 [%r5], %f1;
     bar.sync 0;
     ld.shared.f32 %f2, [%r5];
+    cvt.f64.f32 %fd1, %f2;      // there and back: two in double precision
+    mov.f64 %fd2, %fd1;
+    cvt.rn.f32.f64 %f2, %fd2;
     setp.ge.s32 %p1, %r1, %r2;
     @%p1 bra $L__BB0_2;
     mul.ftz.f32 %f3, %f2, 0f3F000000;
@@ -240,8 +244,9 @@ def test_ptx_runs_and_is_counted(monkeypatch):
     np.testing.assert_array_equal(x.get(),
                                   np.where(np.arange(64) % 2 * (np.arange(64) < 32),
                                            np.arange(64) / 2, np.arange(64)))
-    instructions, moved, wanted, taken, needed = cp.COUNTS["halve"]
-    assert instructions == 32 * 16 + 16 * 2  # the halves skip two
+    instructions, moved, wanted, taken, needed, doubles = cp.COUNTS["halve"]
+    assert instructions == 32 * 19 + 16 * 2  # the halves skip two
+    assert doubles == 32 * 2
     assert (moved, wanted) == (8 * 32 + 4 * 32, 32 * 4 + 16 * 4)
     assert (taken, needed) == (2 * 32, 2)
 

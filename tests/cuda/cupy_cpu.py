@@ -308,7 +308,7 @@ class Function:
             if error:
                 raise RuntimeError(f"{self.name}: {error.decode()}")
             if self.counts:
-                found = (ctypes.c_double * 5)()
+                found = (ctypes.c_double * 6)()
                 self.counts(found)
                 COUNTS[self.name] = tuple(found)
                 if self.resources:

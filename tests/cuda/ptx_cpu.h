@@ -25,14 +25,15 @@ inline uint16_t to_bf16(float x) {
 }
 /* Counts, where they are asked for: instructions of all threads; bytes of the 32-byte sectors of
    global memory that each access of a warp touches, and of them those it wants; turns that its
-   accesses to shared memory take, and that they would take without conflicts. */
+   accesses to shared memory take, and that they would take without conflicts; instructions that
+   compute in double precision. */
 #ifdef PTX_COUNTS
 #include <map>
 #include <set>
 #include <unordered_map>
 struct Touch { int lane; uint64_t at; int bytes; };
 struct Counts {
-    uint64_t instructions = 0;
+    uint64_t instructions = 0, doubles = 0;
     /* How often a thread has come by an instruction. */
     std::unordered_map<uint64_t, unsigned> times;
     std::map<std::pair<uint64_t, unsigned>, std::vector<Touch>> global, shared;
@@ -61,8 +62,8 @@ inline void turns(std::vector<Touch> &lanes, double &taken, double &needed) {
     }
 }
 extern "C" void ptx_counts(double *out) {
-    std::fill(out, out + 5, 0.0);
-    out[0] = counts.instructions;
+    std::fill(out, out + 6, 0.0);
+    out[0] = counts.instructions, out[5] = counts.doubles;
     for (auto &[_, lanes] : counts.global) {
         std::set<uint64_t> sectors, bytes;
         for (Touch &t : lanes)
@@ -74,9 +75,11 @@ extern "C" void ptx_counts(double *out) {
     counts = {};
 }
 #define STEP counts.instructions++;
+#define STEP_DOUBLE counts.instructions++, counts.doubles++;
 #define TOUCH(id, of, at, bytes) touch(id, counts.of, (uint64_t)(at), bytes);
 #else
 #define STEP
+#define STEP_DOUBLE
 #define TOUCH(id, of, at, bytes)
 #endif
 

@@ -147,7 +147,9 @@ class Kernel:
             statement = self.instruction(m[3].split("."), split(m[4]))
             if m[2]:
                 statement = f"if ({m[1]}{register(m[2])}) {{ {statement} }}"
-            self.lines.append(f"STEP {statement}")
+            operation, *kinds = m[3].split(".")
+            is_double = "f64" in kinds and operation not in ("ld", "st", "mov", "selp")
+            self.lines.append(f"STEP{'_DOUBLE' if is_double else ''} {statement}")
         else:
             raise NotImplementedError(f"{self.name}: {line}")
 

@@ -8,6 +8,7 @@ a Counter in the place of the kernels, and with arrays that have a shape and no 
 
     seconds of a kernel = the largest of    operations / (share of the peak * peak)
                                             bytes / (share of the bandwidth * bandwidth)
+                                            instructions / those of its processors
                                             LAUNCH_S
 
 and a step is the sum. The limit of a step has all shares 1, and launches cost nothing.
@@ -46,6 +47,8 @@ class Card(NamedTuple):
     bandwidth: float            # bytes a second
     memory: float               # bytes
     processors: int             # streaming multiprocessors
+    clock: float                # ticks a second
+    doubles: int                # operations in double precision of a processor, a tick
     products: float             # assumed: the share of the peak that large products reach
     attention: float            # the same of attention
 
@@ -60,13 +63,14 @@ OF_OTHERS = {"products": 0.80, "attention": 0.30}
 # Copies reach 4.0 of an H200's 4.8 TB/s.
 BANDWIDTH = 0.83
 LAUNCH_S = 2e-6                 # assumed: from one small kernel of a recorded graph to the next
+INSTRUCTIONS = 128              # of all threads, that a processor begins in a tick
 
 CARDS = [
-    Card("H200", 989e12, 4.8e12, 141e9, 132, **OF_HOPPER),
-    Card("A100", 312e12, 2.039e12, 80e9, 108, **OF_OTHERS),
-    Card("RTX 4090", 165.2e12, 1.008e12, 24e9, 128, **OF_OTHERS),
+    Card("H200", 989e12, 4.8e12, 141e9, 132, 1.83e9, 64, **OF_HOPPER),
+    Card("A100", 312e12, 2.039e12, 80e9, 108, 1.41e9, 32, **OF_OTHERS),
+    Card("RTX 4090", 165.2e12, 1.008e12, 24e9, 128, 2.52e9, 2, **OF_OTHERS),
 ]
-H100 = Card("H100", 989e12, 3.35e12, 80e9, 132, **OF_HOPPER)
+H100 = Card("H100", 989e12, 3.35e12, 80e9, 132, 1.83e9, 64, **OF_HOPPER)
 SMALL = CARDS[2]._replace(name="small card", memory=8e9)
 # llm.c's tokens a second of one GPU that trains the same 124 million parameters at T 1024.
 REPORTED = {"H100": "468,000 (of eight)", "A100": "218,000 (of eight)", "RTX 4090": "144,000"}
@@ -81,15 +85,20 @@ class Kernel(NamedTuple):
     kind: str
     flops: float
     bytes: float
-    blocks: float               # of threads, where so few that they cannot use all of the bandwidth
+    blocks: float               # of threads, where so few that they leave processors idle
+    instructions: float         # where there are so many that they take longest
+    doubles: float              # those of them in double precision
 
     def seconds(self, card, is_limit=False):
         """The time it takes."""
         if is_limit:
             return max(self.flops / card.flops, self.bytes / card.bandwidth)
         share = card.attention if self.kind == "attention" else card.products
-        bandwidth = BANDWIDTH * card.bandwidth * min(1.0, self.blocks / card.processors)
-        return max(self.flops / (share * card.flops), self.bytes / bandwidth, LAUNCH_S)
+        busy = min(self.blocks, card.processors)
+        bandwidth = BANDWIDTH * card.bandwidth * busy / card.processors
+        ticks = max(self.instructions / INSTRUCTIONS, self.doubles / card.doubles) / busy
+        return max(
+            self.flops / (share * card.flops), self.bytes / bandwidth, ticks / card.clock, LAUNCH_S)
 
 
 class Array:
@@ -130,8 +139,8 @@ class Counter:
     def __init__(self):
         self.kernels = []
 
-    def add(self, name, n_bytes, kind="rest", flops=0, blocks=math.inf):
-        self.kernels.append(Kernel(name, kind, flops, n_bytes, blocks))
+    def add(self, name, n_bytes, kind="rest", flops=0, blocks=math.inf, arithmetic=(0, 0)):
+        self.kernels.append(Kernel(name, kind, flops, n_bytes, blocks, *arithmetic))
 
     def matmul(self, x, w, out, x_t=False, w_t=False, add=False):
         """out = x w, of which either may be transposed; with add it is read too."""
@@ -306,8 +315,8 @@ def batch_of(counter, params, grads, cfg, rows, T, add, recompute):
             counter.add("position backward", read(a["x"], grads["wpe.weight"]))
 
 
-def decoding_step(cfg, rows, S):
-    """[Kernel] of one new token for each row, behind S others."""
+def decoding_step(cfg, rows, S, drawing="at temperature 1"):
+    """[Kernel] of one new token for each row, behind S others. drawing: of DRAWING."""
     counter = Counter()
     params, _ = weights_of(counter, cfg)
     shapes = walk.trunk_shapes(cfg, rows, 1, want_grads=False)
@@ -327,7 +336,9 @@ def decoding_step(cfg, rows, S):
     trunk.forward(None, None, attend)
     counter.add("last rows", 2 * read(a["y_last"]))
     counter.matmul(a["y_last"], params[families.head_name(cfg)], a["logits"], w_t=True)
-    counter.add("draw", 2 * read(a["logits"]), blocks=rows)
+    a_logit = DRAWING[drawing]
+    arithmetic = [math.prod(a["logits"].shape) * n for n in a_logit]
+    counter.add("draw", 2 * read(a["logits"]), blocks=rows, arithmetic=arithmetic)
     return counter.kernels
 
 
@@ -390,13 +401,13 @@ def fine_tuning(cfg, T, n_rows, card, rank=None):
     return Plan(rows, kernels, n_rows * T, sum(plan.values()), again)
 
 
-def decoding(cfg, rows, S, card):
+def decoding(cfg, rows, S, card, drawing="at temperature 1"):
     """One token for each of some rows, with keys and values of S tokens in pages."""
     n_pages = rows * -(-S // pages.PAGE)
     memory = 2 * Layout(cfg).size + n_pages * pages.bytes_a_page(cfg, np.uint16)
     if memory > 0.95 * card.memory:
         return None
-    return Plan(rows, decoding_step(cfg, rows, S), rows, memory)
+    return Plan(rows, decoding_step(cfg, rows, S, drawing), rows, memory)
 
 
 GPT2, SMOLLM = gpt.PRESETS["gpt2"], llama.PRESETS["smollm2-135m"]
@@ -407,6 +418,7 @@ WORKS = {
     "GPT-2 124M, fine-tuning": lambda card: fine_tuning(GPT2, 1024, 32, card),
     "GPT-2 124M, writing 1 row": lambda card: decoding(GPT2, 1, 512, card),
     "GPT-2 124M, writing 64 rows": lambda card: decoding(GPT2, 64, 512, card),
+    "GPT-2 124M, the same with top-p": lambda card: decoding(GPT2, 64, 512, card, "top-p"),
     "SmolLM2-135M, pre-training": lambda card: pre_training(SMOLLM, 2048, 524_288, card),
     "SmolLM2-135M, fine-tuning": lambda card: fine_tuning(SMOLLM, 1024, 32, card),
     "SmolLM2-135M, writing 1 row": lambda card: decoding(SMOLLM, 1, 512, card),

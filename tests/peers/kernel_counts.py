@@ -7,6 +7,7 @@ kernel in bfloat16, at 124M's widths and with few rows, a line has:
 
     instructions/byte   for each byte that the kernel has to move; an H200 issues about 7 while its
                         memory moves one
+    doubles/byte        those of them that compute in double precision
     asked for           bytes asked of memory or its caches, over the bytes that it has to move
     wanted              share of the touched 32-byte sectors that it needs
     turns               of shared memory, over the turns without bank conflicts
@@ -50,7 +51,7 @@ def ints(*shape, below):
 
 
 def counted(launch, bytes_):
-    """(kernel, its five counts, the bytes it has to move) of each kernel that a launcher starts."""
+    """(kernel, its six counts and what it takes, the bytes it has to move) of each kernel that a launcher starts."""
     cp.COUNTS.clear()
     launch()
     for name, counts in cp.COUNTS.items():
@@ -230,11 +231,13 @@ def ratio(part, whole):
 def main():
     """Print the table."""
     argparse.ArgumentParser(description="Count what the kernels ask of a GPU.").parse_args()
-    print(f"{'':34}{'instructions/byte':>18}{'asked for':>11}{'wanted':>8}{'turns':>7}"
-          f"{'registers':>11}{'warps':>7}")
+    print(f"{'':34}{'instructions/byte':>18}{'doubles/byte':>13}{'asked for':>11}{'wanted':>8}"
+          f"{'turns':>7}{'registers':>11}{'warps':>7}")
     for name, counts, bytes_ in rows():
-        instructions, moved, wanted, taken, needed, threads, registers, shared, spilled = counts
-        print(f"{name:34}{ratio(instructions, bytes_):>18}{ratio(moved, bytes_):>11}"
+        instructions, moved, wanted, taken, needed, doubles, *of_block, spilled = counts
+        threads, registers, shared = of_block
+        print(f"{name:34}{ratio(instructions, bytes_):>18}"
+              f"{ratio(doubles, bytes_) if doubles else '':>13}{ratio(moved, bytes_):>11}"
               f"{wanted / moved:8.1%}{ratio(taken, needed):>7}{registers:11}"
               f"{warps_at_once(threads, registers, shared):7}"
               f"{f'  spills {spilled} bytes' if spilled else ''}")
