@@ -106,6 +106,17 @@ def test_a_token_reads_all_weights_and_all_keys():
     assert sum(plan.shares(card).values()) == pytest.approx(1)
 
 
+def test_a_row_is_drawn_from_by_one_processor():
+    """So 64 rows take as long as one. An RTX 4090 waits for double precision."""
+    hopper, small = gpu_plan.CARDS[0], gpu_plan.CARDS[2]
+    for drawing, (instructions, doubles) in gpu_plan.DRAWING.items():
+        for rows in (1, 64):
+            step = gpu_plan.decoding_step(gpu_plan.GPT2, rows, 512, drawing)
+            draw = next(kernel for kernel in step if kernel.name == "draw")
+            assert draw.seconds(hopper) == pytest.approx(50_304 * instructions / 128 / 1.83e9)
+            assert draw.seconds(small) == pytest.approx(50_304 * doubles / 2 / 2.52e9)
+
+
 def test_what_does_not_fit_is_said():
     """8 billion parameters learn nowhere here; an adapter of them does, also in 24 GB."""
     small = gpu_plan.CARDS[2]

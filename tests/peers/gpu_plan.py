@@ -8,10 +8,11 @@ a Counter in the place of the kernels, and with arrays that have a shape and no 
 
     seconds of a kernel = the largest of    operations / (share of the peak * peak)
                                             bytes / (share of the bandwidth * bandwidth)
-                                            instructions / those of its processors
+                                            instructions / those that its processors begin in a second
                                             LAUNCH_S
 
-and a step is the sum. The limit of a step has all shares 1, and launches cost nothing.
+and a step is the sum. Instructions count where tokens are drawn, since there they take longest. The
+limit of a step has all shares 1, and launches and drawing cost nothing.
 
 Peaks and bandwidths are those of NVIDIA's data sheets. The shares are assumed; each has its reason.
 What is not counted: that a product with few rows may leave most of a GPU idle, and the host.
@@ -72,6 +73,9 @@ CARDS = [
 ]
 H100 = Card("H100", 989e12, 3.35e12, 80e9, 132, 1.83e9, 64, **OF_HOPPER)
 SMALL = CARDS[2]._replace(name="small card", memory=8e9)
+# Instructions for a logit of a row from which a token is drawn, and those of them in double
+# precision. kernel_counts.py counts them for each of the two bytes of a logit.
+DRAWING = {"at temperature 1": (184, 13), "top-p": (941, 67)}
 # llm.c's tokens a second of one GPU that trains the same 124 million parameters at T 1024.
 REPORTED = {"H100": "468,000 (of eight)", "A100": "218,000 (of eight)", "RTX 4090": "144,000"}
 
@@ -79,7 +83,7 @@ REPORTED = {"H100": "468,000 (of eight)", "A100": "218,000 (of eight)", "RTX 409
 
 
 class Kernel(NamedTuple):
-    """One launch. kind: products, attention, update, or rest."""
+    """One launch. kind: products, attention, draw, update, or rest."""
 
     name: str
     kind: str
@@ -336,9 +340,8 @@ def decoding_step(cfg, rows, S, drawing="at temperature 1"):
     trunk.forward(None, None, attend)
     counter.add("last rows", 2 * read(a["y_last"]))
     counter.matmul(a["y_last"], params[families.head_name(cfg)], a["logits"], w_t=True)
-    a_logit = DRAWING[drawing]
-    arithmetic = [math.prod(a["logits"].shape) * n for n in a_logit]
-    counter.add("draw", 2 * read(a["logits"]), blocks=rows, arithmetic=arithmetic)
+    arithmetic = [math.prod(a["logits"].shape) * n for n in DRAWING[drawing]]
+    counter.add("draw", 2 * read(a["logits"]), "draw", blocks=rows, arithmetic=arithmetic)
     return counter.kernels
 
 
@@ -436,7 +439,7 @@ def plan_of(name, card):
     return WORKS[name](card)
 
 
-KINDS = ("products", "attention", "rest", "update", "launches")
+KINDS = ("products", "attention", "draw", "rest", "update", "launches")
 
 
 def row(*cells):
