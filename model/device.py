@@ -86,6 +86,13 @@ def available_bytes():
     return free_bytes + cp.get_default_memory_pool().free_bytes()
 
 
+def check_room(taking, needed, there, advice):
+    """ValueError where something takes more bytes of the GPU's memory than there are."""
+    if needed > there:
+        raise ValueError(f"{taking} {needed / 1e9:.2f} GB of this GPU's memory, {there / 1e9:.2f} "
+                         f"GB are free; {advice}")
+
+
 def add_arguments(parser):
     """The options --device and --dtype."""
     where = parser.add_argument_group("on what")
@@ -131,10 +138,8 @@ def upload(params, cfg, bf16=True):
     adapter = lora.of_params(params)
     scale = adapter.pop(lora.SCALE, None)
     layout = Layout(cfg, given={**families.shapes(cfg), **shapes_of(adapter)})
-    needed, free = layout.size * (2 if bf16 else 4), available_bytes()
-    if needed > free:
-        raise ValueError(f"weights of {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB of this GPU's "
-                         "memory are free; take a smaller model")
+    needed = layout.size * (2 if bf16 else 4)
+    check_room("weights take", needed, available_bytes(), "take a smaller model")
     flat = cp.zeros((layout.size,), np.uint16 if bf16 else np.float32)
     there = layout.views(flat)
     for name, view in there.items():
@@ -440,9 +445,8 @@ def forward_steps(params, cfg, tokens, arena, temperature=1.0):
     bf16 = params["wte.weight"].dtype == np.uint16
     a_row = row_bytes(cfg, T, bf16, False)
     there = available_bytes() + (arena.memory.nbytes if arena and arena.memory is not None else 0)
-    if a_row > there:
-        raise ValueError(f"a text of {T:,} tokens takes {a_row / 1e9:.2f} GB of this GPU's memory, "
-                         f"{there / 1e9:.2f} GB are free; take shorter texts or a smaller model")
+    check_room(
+        f"a text of {T:,} tokens takes", a_row, there, "take shorter texts or a smaller model")
     at_once = min(B, max(1, ROW_TOKENS // T), max(1, int(SHARE * there // a_row)))
     step = Step(params, cfg, at_once, T, arena or cores.Arena(), False, temperature=temperature)
     for begin in range(0, B, at_once):
@@ -474,13 +478,10 @@ class Cache(pages.PagedCache):
         if budget is None:
             there = available_bytes()
             dtype = np.float32 if like is None else like.dtype
-            needed = -(-(n_positions or cfg.n_positions) // pages.PAGE) * pages.bytes_a_page(
-                cfg, dtype)
-            if needed > there:
-                raise ValueError(
-                    f"keys and values of a text of {n_positions or cfg.n_positions:,} tokens take "
-                    f"{needed / 1e9:.2f} GB, {there / 1e9:.2f} GB of this GPU's memory are free; "
-                    "write a shorter text")
+            longest = n_positions or cfg.n_positions
+            needed = -(-longest // pages.PAGE) * pages.bytes_a_page(cfg, dtype)
+            check_room(f"keys and values of a text of {longest:,} tokens take", needed, there,
+                       "write a shorter text")
             budget = there // 2
         super().__init__(cp, cfg, batch, n_positions, like, budget)
         self.step = None

@@ -115,15 +115,13 @@ def memory_plan(params, cfg, bf16=True, n_ranks=1):
 
 def check_memory(params, cfg, bf16=True, n_ranks=1):
     """ValueError where a stage needs more memory than is free."""
-    plan, there = memory_plan(params, cfg, bf16, n_ranks), device.available_bytes()
-    needed = sum(plan.values())
-    if needed > there:
-        parts = ", ".join(f"{what} {n_bytes / 1e9:.2f}" for what, n_bytes in plan.items())
-        advice = "take a smaller model"
-        if lora.SCALE not in params:
-            advice = f"learn an adapter (--lora-rank 8), or {advice}"
-        raise ValueError(f"learning takes {needed / 1e9:.2f} GB of this GPU's memory ({parts}), "
-                         f"{there / 1e9:.2f} GB are free; {advice}")
+    plan = memory_plan(params, cfg, bf16, n_ranks)
+    parts = ", ".join(f"{what} {n_bytes / 1e9:.2f}" for what, n_bytes in plan.items())
+    advice = "take a smaller model"
+    if lora.SCALE not in params:
+        advice = f"learn an adapter (--lora-rank 8), or {advice}"
+    device.check_room(f"learning ({parts}) takes", sum(plan.values()), device.available_bytes(),
+                      advice)
 
 
 class Tuning(device_training.Training):
@@ -266,10 +264,8 @@ class Tuning(device_training.Training):
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)
-        if a_row > self.budget:
-            raise ValueError(
-                f"a row of {T:,} tokens takes {a_row / 1e9:.2f} GB of this GPU's memory, "
-                f"{self.budget / 1e9:.2f} GB may be used; learn from shorter texts")
+        device.check_room(
+            f"a row of {T:,} tokens takes", a_row, self.budget, "learn from shorter texts")
         busy = max(1, device.ROW_TOKENS // T)
         return min(busy, int(self.budget // a_row))
 

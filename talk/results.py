@@ -23,6 +23,7 @@ import re
 import signal
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -168,22 +169,29 @@ def in_a_process(job):
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(False)
     process = context.Process(target=alone, args=(there, job), daemon=True)
-    process.start()
-    there.close()
     try:
+        process.start()
+        there.close()
         return here.recv()
     except EOFError:
         process.join()
         return ValueError(f"{job.name} of {job.run}: its process ended with {process.exitcode}")
+    except OSError as e:
+        return ValueError(f"{job.name} of {job.run}: {e}")
 
 
-def slowest_first(jobs):
-    """The jobs in the order in which they begin; those that come AFTER others are the last."""
-    def order(job):
-        module = module_of(job.name)
-        return bool(getattr(module, "AFTER", ())), -module.SECONDS
+def jobs_before(job):
+    """The jobs that must end before one begins."""
+    return [job._replace(name=name) for name in getattr(module_of(job.name), "AFTER", ())]
 
-    return sorted(jobs, key=order)
+
+def longest_first(jobs):
+    """The jobs. What takes longest is first, together with those that come AFTER it."""
+    def seconds(job):
+        after = [each for each in jobs if job in jobs_before(each)]
+        return sum(module_of(each.name).SECONDS for each in [job, *after])
+
+    return sorted(jobs, key=seconds, reverse=True)
 
 
 def wait_for(job, futures, n_cores):
@@ -201,33 +209,44 @@ def wait_for(job, futures, n_cores):
 def spread(jobs):
     """Yields the result of each job, in their order; an error in the place of one that failed.
 
-    One job runs on each core. Those that an experiment comes AFTER end before it begins.
+    One job runs on each core. A core that has finished one takes the longest that may begin.
     """
-    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [None]
-    futures, n_cores = {}, len(free)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else [None]
+    futures = {job: concurrent.futures.Future() for job in longest_first(jobs)}
+    waiting, changed = list(futures), threading.Condition()
 
-    def pin():                                              # what a thread starts inherits its core
-        if free[-1] is not None:
-            os.sched_setaffinity(0, {free.pop()})
+    def may_begin(job):
+        return all(futures[each].done() for each in jobs_before(job) if each in futures)
 
-    def one(job):
-        for name in getattr(module_of(job.name), "AFTER", ()):
-            before = futures.get(job._replace(name=name))
-            if before:
-                before.result()
-        return in_a_process(job)
+    def take():
+        """The next job; None if all have begun."""
+        with changed:
+            changed.wait_for(lambda: not waiting or any(map(may_begin, waiting)))
+            job = next(filter(may_begin, waiting), None)
+            if job:
+                waiting.remove(job)
+            return job
 
-    with concurrent.futures.ThreadPoolExecutor(n_cores, initializer=pin) as pool:
-        try:
-            for job in slowest_first(jobs):
-                futures[job] = pool.submit(one, job)
-            for job in jobs:
-                wait_for(job, futures, n_cores)
-                yield futures[job].result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
+    def work(core):
+        if core is not None:
+            os.sched_setaffinity(0, {core})                 # what a thread starts inherits its core
+        while job := take():
+            futures[job].set_result(in_a_process(job))
+            with changed:
+                changed.notify_all()
+
+    for core in reversed(cores):
+        threading.Thread(target=work, args=(core,), daemon=True).start()
+    try:
+        for job in jobs:
+            wait_for(job, futures, len(cores))
+            yield futures[job].result()
+    finally:
+        with changed:
+            waiting.clear()
+            changed.notify_all()
+        for process in multiprocessing.active_children():
+            process.terminate()
 
 
 # ------------------------------------------------------------------------------ what is shown

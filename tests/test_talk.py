@@ -12,6 +12,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -176,14 +177,27 @@ def test_each_job_has_a_core_of_its_own_and_its_place(tmp_path):
     assert lines[:2] == ["", "longer_replies"] and "      30.000 +- 0.000  rl length" in lines
 
 
-def test_the_slowest_begin_and_what_needs_others_comes_last(tmp_path):
-    names = [job.name for job in results.slowest_first(results.jobs_of(NAMES, [tmp_path], 1))]
-    late = [bool(getattr(results.module_of(name), "AFTER", ())) for name in names]
-    assert late == sorted(late) and "ranking" in names[late.index(True):]
-    for part in (names[:late.index(True)], names[late.index(True):]):
-        seconds = [results.module_of(name).SECONDS for name in part]
-        assert seconds == sorted(seconds, reverse=True)
-    assert sorted(names) == sorted(NAMES)
+def test_the_longest_begin_and_no_core_waits(tmp_path, monkeypatch):
+    """On two cores. What needs another begins once that has ended, and not after all others."""
+    events = []
+
+    def play(job):
+        events.append(("begins", job.name))
+        time.sleep(results.module_of(job.name).SECONDS / 2000)
+        events.append(("ends", job.name))
+        return job.name
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr(results, "in_a_process", play)
+    assert list(results.spread(results.jobs_of(NAMES, [tmp_path], 1))) == NAMES
+    begun = [name for what, name in events if what == "begins"]
+    assert sorted(begun) == sorted(NAMES) and set(begun[:2]) == {"searching", "hallucination"}
+    for name in NAMES:
+        for before in getattr(results.module_of(name), "AFTER", ()):
+            assert events.index(("ends", before)) < events.index(("begins", name))
+    later = events[events.index(("ends", "searching")):]
+    assert next(name for what, name in later if what == "begins") == "price_of_a_search"
 
 
 def test_one_that_fails_is_named_and_stops_no_other(tmp_path):

@@ -8,7 +8,7 @@ a Counter in the place of the kernels, and with arrays that have a shape and no 
 
     seconds of a kernel = the largest of    operations / (share of the peak * peak)
                                             bytes / (share of the bandwidth * bandwidth)
-                                            instructions / those that its processors begin in a second
+                                            instructions / those its processors begin a second
                                             LAUNCH_S
 
 and a step is the sum. Instructions count where tokens are drawn, since there they take longest. The

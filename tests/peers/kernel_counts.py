@@ -51,7 +51,7 @@ def ints(*shape, below):
 
 
 def counted(launch, bytes_):
-    """(kernel, its six counts and what it takes, the bytes it has to move) of each kernel that a launcher starts."""
+    """(kernel, its counts and what it takes, the bytes it has to move) of each one launched."""
     cp.COUNTS.clear()
     launch()
     for name, counts in cp.COUNTS.items():
