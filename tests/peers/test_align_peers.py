@@ -9,7 +9,7 @@ import align
 import bpe
 import gpt
 from chat import judges
-from model import fast, folders
+from model import fast, folders, parallel
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 torch = pytest.importorskip("torch")
@@ -152,16 +152,13 @@ def test_reward_model(folder, tmp_path):
     ours = judges.score(judges.load(tmp_path), conversations)[order]
     np.testing.assert_allclose(ours, outputs.logits[:, 0].detach().numpy(), atol=2e-5)
     scores, prompts = np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1])
-
-    class Sum:
-        sum, added, arena = {k: np.zeros_like(p) for k, p in params.items()}, False, None
-
-    ours, *_ = judges.add_gradient(SimpleNamespace(gradients=Sum), params, CFG, conversations,
+    grads = parallel.Gradients(params, CFG)
+    ours, *_ = judges.add_gradient(SimpleNamespace(gradients=grads), conversations,
                                    lambda r: align.preferences(r, scores, prompts, 0.05))
     assert ours == pytest.approx(loss.item(), rel=1e-4)
-    compare(Sum.sum, trainer.model)
+    compare(grads.sum, trainer.model)
     want = trainer.model.score.weight.grad[0].numpy()
-    np.testing.assert_allclose(Sum.sum["score.weight"], want, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(grads.sum["score.weight"], want, rtol=1e-3, atol=1e-6)
 
 
 def test_cleanrl():
