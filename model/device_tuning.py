@@ -264,8 +264,10 @@ class Tuning(device_training.Training):
         if a_row > self.budget and not self.recompute:
             self.recompute = True
             return self._rows_at_once(T)
-        device.check_room(
-            f"a row of {T:,} tokens takes", a_row, self.budget, "learn from shorter texts")
+        if a_row > self.budget:                 # which is a part of what is free
+            raise ValueError(
+                f"a row of {T:,} tokens takes {a_row / 1e9:.2f} GB of this GPU's memory, "
+                f"{self.budget / 1e9:.2f} GB may be used; learn from shorter texts")
         busy = max(1, device.ROW_TOKENS // T)
         return min(busy, int(self.budget // a_row))
 

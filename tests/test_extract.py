@@ -1273,7 +1273,7 @@ HOSTILE = [
 def test_hostile_page_in_linear_time(i):
     """A page that takes long may do so on a slow machine, if a quarter of it takes a quarter."""
     # The whole ones are for torture.py, the doubled ones for test_linear.py.
-    page = HOSTILE[i][:len(HOSTILE[i]) // 4]
+    page = HOSTILE[i][:len(HOSTILE[i]) // 2]
     if seconds(main_text, page) > 3:                # a budget of the tree takes 1.3 s, however long
         assert growth(main_text, lambda n: page[:n], len(page) // 4) < 9
 

@@ -75,7 +75,7 @@ extern "C" void ptx_counts(double *out) {
     counts = {};
 }
 #define STEP counts.instructions++;
-#define STEP_DOUBLE counts.instructions++, counts.doubles++;
+#define STEP_DOUBLE STEP counts.doubles++;
 #define TOUCH(id, of, at, bytes) touch(id, counts.of, (uint64_t)(at), bytes);
 #else
 #define STEP
