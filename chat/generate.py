@@ -6,6 +6,7 @@ them once for all. Measured on the demo's assistant, in processor time: 64 repli
 
 - Rows come and go one by one, each with settings and random numbers of its own.
 - A long prompt is read in pieces, and the rows beside it get their next token after each.
+- What a tool writes into a reply is read like a prompt, and not token by token.
 - No prompt is read again as far as a row has read it that is there, or was there lately: a system
   prompt, the earlier turns of a conversation, a prompt that is given several times.
 
@@ -133,6 +134,10 @@ class Row:
         self.penalised = repeats or any(penalties) or settings.logit_bias
         self.needs_logits = self.penalised or settings.alternatives >= 0
 
+    def begin_again(self):
+        """Let all that it has be read as a prompt."""
+        self.given = [*self.prompt, *self.ids]
+
     def put(self, token, sampled, logp):
         """Write one more token, which may end the row."""
         self.ids.append(token)
@@ -166,13 +171,18 @@ class Batch:
 
     texts    (most, positions) the tokens of each place; of a prompt also those not read yet
     used     (most,) the step at which a free place was last used; a new row takes the oldest
-    n_prompt, n_known   tokens of all prompts, and how many of them were not read again
+    n_prompt, n_known   tokens of all prompts and of what tools wrote, and how many of them were not
+                        read again
+    piece    tokens of prompts that are read between two of the rows beside them, or None: PIECE
     """
 
-    def __init__(self, params, cfg, tokenizer, most, n_positions=None, engine=fast):
+    def __init__(
+        self, params, cfg, tokenizer, most, n_positions=None, engine=fast, piece=None,
+    ):
         self.params, self.cfg, self.tokenizer = params, cfg, tokenizer
         self.engine = engine
         self.most = most
+        self.piece = piece or PIECE
         n_positions = n_positions or cfg.n_positions
         self.cache = engine.Cache(cfg, most, n_positions, like=params["wte.weight"])
         self.texts = np.full((most, n_positions), -1, np.int32)
@@ -309,7 +319,7 @@ class Batch:
 
     def _read_pieces(self, rows):
         """Read on in the prompts of some rows, side by side, as far as a piece goes."""
-        piece = PIECE if self.ready else ALONE
+        piece = self.piece if self.ready else ALONE
         left = [len(row.given) - 1 - self.cache.length[self.rows.index(row)] for row in rows]
         T = min(max(piece // len(rows), SHORTEST), max(left))
         rows = rows[: max(1, piece // T)]
@@ -359,7 +369,7 @@ class Batch:
         self.ready = min(self.ready, place)
         self.active = None
         self.cache.cut(place, 0)
-        row.given = [*row.prompt, *row.ids]
+        row.begin_again()
         self.set_back.append(row)
 
     def _let_in(self):
@@ -448,7 +458,7 @@ class Batch:
         return drawn, np.log(p[np.arange(len(p)), drawn]), z
 
     def _write(self, rows, drawn, logp, z):
-        """Write the tokens that were drawn. Returns what step does."""
+        """Write the tokens that were drawn, and what tools say to them. Returns what step does."""
         written, logp = [], logp.tolist()
         for i, (row, token) in enumerate(zip(rows, drawn.tolist())):
             sampled = not row.output
@@ -460,7 +470,27 @@ class Batch:
             if row.settings.tools and sampled and token == self.tool_end:
                 row.output = sample.tool_output(row.ids, self.tokenizer)
             written.append((row, token))
+        for row in rows:
+            # Each of its tokens needs logits of its own where alternatives are wanted.
+            if row.output and row.settings.alternatives < 0:
+                written += self._write_output(row)
         return written
+
+    def _write_output(self, row):
+        """Write all that a tool says, and let the row read it like a prompt."""
+        before = len(row.ids)
+        while row.output and not row.done:
+            row.put(row.output.pop(0), 0, 0.0)
+        written = row.ids[before:]
+        if not row.done:
+            row.begin_again()
+            place = self.rows.index(row)
+            self.texts[place, : len(row.given) - 1] = row.given[:-1]
+            self.ready -= 1
+            self._swap(place, self.ready)
+            self.active = None
+            self.n_prompt += len(written)
+        return [(row, token) for token in written]
 
 
 # The token in front of each document: of GPT-2, Qwen and ours; of Llama 3; of DeepSeek.
@@ -487,7 +517,8 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, watch=N
     settings = sample.Settings(**settings).check()
     longest = max(prompts, key=len)
     n_positions = len(longest) + sample.longest_reply(longest, settings, cfg.n_positions)
-    batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine)
+    # Nobody waits for the next token: all prompts are read first, in large pieces.
+    batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine, piece=ALONE)
     rows = batch.add(prompts, settings, streams)
     while len(batch):
         batch.step()

@@ -1,7 +1,5 @@
 """A small model that talks nonsense, its tokenizer, and a way to choose what it says."""
 
-import itertools
-
 from model import fast                  # before numpy
 import bpe
 import gpt
@@ -22,14 +20,18 @@ def enc(text):
 
 
 def scripted(monkeypatch, wanted):
-    """Make the model want a fixed sequence of tokens, and record what it reads."""
-    read, step = [], itertools.count()
+    """Make the model want a fixed sequence of tokens, and record what it reads.
+
+    It wants the first behind what it reads first, and one more for each token that it reads then.
+    """
+    read = []
 
     def decode(params, cfg, tokens, cache, n_new=None, only_last=False):
-        read.append(int(tokens[0, -1]))
-        cache.length += tokens.shape[1] if n_new is None else n_new
+        n = tokens.shape[1] if n_new is None else n_new[0]
+        read.extend(tokens[0, (0 if read else n - 1) : n].tolist())
+        cache.length += n
         logits = np.zeros((len(tokens), CFG.vocab_size), np.float32)
-        logits[:, wanted[min(next(step), len(wanted) - 1)]] = 9.0
+        logits[:, wanted[min(len(read), len(wanted)) - 1]] = 9.0
         return logits if only_last else logits[:, None]
 
     monkeypatch.setattr(fast, "decode", decode)

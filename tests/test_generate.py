@@ -190,6 +190,38 @@ def test_a_long_prompt_does_not_stop_the_others(read, monkeypatch):
     assert [row.ids for row in rows] == [fresh(prompt, settings) for prompt in prompts]
 
 
+def test_what_a_tool_writes_is_read_like_a_prompt(read, monkeypatch):
+    """In one piece, and once for two that wrote the same; a third goes on in the meantime."""
+    end, output = TOK.special_tokens["<|tool_end|>"], enc("the goat said 1 2")
+    monkeypatch.setattr(
+        sample, "tool_output", lambda reply, _: list(output) if reply == [end] * 3 else []
+    )
+    calls = sample.Settings(max_new_tokens=5, temperature=0, logit_bias=((end, 99.0),))
+    prompts = [enc("the lamp"), enc("user"), enc("the lamp")]
+    batch = generate.Batch(PARAMS, CFG, TOK, 3)
+    first, other, twin = batch.add(prompts, [calls, SETTINGS, calls])
+    for _ in range(3):
+        batch.step()
+    read.clear()
+    assert [row for row, _ in batch.step()].count(other) == 1
+    assert read[0] == [len(output)]                 # with the third token, without the last
+    assert len(read) == 2 and sum(read[1]) == 3
+    finish(batch)
+    assert first.ids == twin.ids == [*[end] * 3, *output, end, end]
+    assert first.sampled == twin.sampled == [*[1] * 3, *[0] * len(output), 1, 1]
+    assert other.ids == sample.generate(PARAMS, CFG, TOK, prompts[:2], **vars(SETTINGS))[1].ids
+
+
+def test_many_prompts_are_read_before_replies_are_written(read, monkeypatch):
+    """Where nobody waits for a token, pieces stay large."""
+    monkeypatch.setattr(generate, "PIECE", 2)
+    monkeypatch.setattr(generate, "ALONE", 24)
+    monkeypatch.setattr(generate, "SHORTEST", 4)
+    prompts = [[n] * 4 for n in range(16)]
+    generate.generate(PARAMS, CFG, TOK, prompts, max_new_tokens=5, tools=False)
+    assert [call for call in read if max(call) > 1] == [[3] * 6, [3] * 6, [3] * 4]
+
+
 def test_a_client_that_goes_while_its_prompt_is_read(monkeypatch):
     """Nothing more of it is read, and who waited for it reads on alone."""
     monkeypatch.setattr(generate, "ALONE", 4)
