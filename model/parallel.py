@@ -21,6 +21,9 @@ from model import zero
 import numpy as np
 
 
+TOKENS = 2048       # keep one worker busy
+
+
 def share_of_rows(batch, share):
     """The rows of each array of the batch that belong to one share; None stays None."""
     return [None if a is None else a[share(len(a))] for a in batch]
@@ -63,7 +66,7 @@ class Gradients:
     sum is {name: array} of all that learns (lora.learned), one behind another. added tells whether
     add() has been called since clear(). Where other processes work too, of this rank or as ranks,
     what learns moves into memory that they share: weights has it then. The rest of params does not
-    change, and forked processes share it anyway.
+    change, and forked processes share it anyway. at_once: tokens of a batch that keep all busy.
     """
 
     def __init__(self, params, cfg, recompute=False, here=ranks.ALONE):
@@ -77,6 +80,7 @@ class Gradients:
             grads = zero.InARow(learned, ranks.ALONE.memory)
             self.flat_of_others.append(grads.flat)
             workers.append(worker(params, cfg, recompute, grads, cores.Arena()))
+        self.at_once = TOKENS * len(workers)
         self.weights = learned
         # A BLAS of another system may not be forked.
         forks = len(workers) > 1 and sys.platform == "linux"
