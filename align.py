@@ -105,7 +105,7 @@ def add_conversations(learner, conversations, n_positions):
     weights = sft_weights(mask)
     # The same gradient as learner.add(tokens, targets, weights), without most of the padding:
     loss = 0.0
-    for part in packing.packed(tokens, targets, weights, n_positions, learner.at_once):
+    for part in packing.packed(tokens, targets, weights, n_positions):
         loss += learner.add(*part)
     return loss, int(mask.sum())
 
@@ -360,8 +360,7 @@ def add_replies(learner, recipe, rollout, advantage, reference):
     tokens, targets, sampled = rows
     # The same gradient as learner.add(tokens, targets, weights), with each prompt read once:
     loss = 0.0
-    parts = packing.shared(tokens, targets, weights, sampled, cfg.n_positions, learner.at_once)
-    for part in parts:
+    for part in packing.shared(tokens, targets, weights, sampled, cfg.n_positions):
         loss += learner.add(*part)
     return loss, info
 

@@ -17,6 +17,8 @@ instead of 0.86, and that of 256 replies to 16 questions 0.38 s instead of 1.22.
 from model import cores                 # before numpy
 import numpy as np
 
+from model import planning
+
 ROW = 512           # tokens that a row may have where the context is longer than its texts
 
 
@@ -81,23 +83,17 @@ def text_of(r, begin, tokens, targets, weights):
     return [a[r, begin:end] for a in (tokens, targets, weights)]
 
 
-def in_parts(rows, at_once):
-    """Yield rows, stacked, in parts of about so many tokens, the short rows first."""
-    rows = sorted(rows, key=length)
-    n_tokens = len(rows) * max(map(length, rows), default=0)
-    n_parts = min(len(rows), -(-n_tokens // at_once))               # rounded up
-    for i in range(n_parts):
-        yield stack(rows[cores.Share(i, n_parts)(len(rows))])
-
-
-def packed(tokens, targets, weights, n_positions, at_once):
-    """Yield the rows of align.pad_rows side by side, in parts of about at_once tokens."""
+def packed(tokens, targets, weights, n_positions):
+    """Yield the rows of align.pad_rows side by side, in parts that keep the cores busy."""
     texts = [text_of(r, 0, tokens, targets, weights) for r in range(len(tokens))]
     n_positions = row_length(texts, n_positions)
-    yield from in_parts(fill(texts, n_positions), at_once)
+    rows = fill(texts, n_positions)
+    at_once = max(cores.N_THREADS, planning.AT_ONCE // n_positions)
+    for i in range(0, len(rows), at_once):
+        yield stack(rows[i:i + at_once])
 
 
-def shared(tokens, targets, weights, sampled, n_positions, at_once):
+def shared(tokens, targets, weights, sampled, n_positions):
     """Yield the rows of align.policy_rows with each prompt once, before all replies to it.
 
     sampled (B,T): above 0 on what the model chose. The prompt's last token predicts the first token
@@ -111,4 +107,8 @@ def shared(tokens, targets, weights, sampled, n_positions, at_once):
     rows = []
     for prompt, replies in groups.items():
         rows += fill(replies, row_length(replies, n_positions, len(prompt)), prompt)
-    yield from in_parts(rows, at_once)
+    rows.sort(key=length)                       # short and long rows apart need less padding
+    middle = len(rows) // 2
+    for part in (rows[:middle], rows[middle:]):
+        if part:
+            yield stack(part)

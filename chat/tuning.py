@@ -189,7 +189,6 @@ class Learner:
 
     model   (params, cfg, tokenizer) as it is now, where the stage computes
     engine  the room that computes with these params
-    at_once tokens of a batch that keep all ranks busy
     """
 
     def __init__(self, stage, model, optimizer, recipe, place):
@@ -198,7 +197,6 @@ class Learner:
         self.parts, self.here = stage.parts, stage.parts.here
         self.place, self.engine = place, place.engine
         self.gradients = place.gradients(params, optimizer, cfg, self.parts)
-        self.at_once = self.gradients.at_once * self.here.size
         self.model = self.gradients.params, cfg, tokenizer
         # On the cores, Gradients has moved what learns.
         self.parts.params = lora.learned(params) if place.gpu else self.gradients.weights

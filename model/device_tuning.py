@@ -128,10 +128,8 @@ class Tuning(device_training.Training):
     """parallel.Gradients and what follows from them, on a GPU: add() batches, then update().
 
     A reward's head is applied on the host (add_last), because few hidden states need it. parts and
-    cards: as of Training, where there are ranks. at_once: tokens of a batch that keep it busy.
+    cards: as of Training, where there are ranks.
     """
-
-    at_once = 8192
 
     def __init__(
         self, params, optimizer, cfg, bf16=True, parts=zero.EVERYTHING, cards=nccl_ranks.ONE_CARD,

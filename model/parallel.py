@@ -21,12 +21,35 @@ from model import zero
 import numpy as np
 
 
-TOKENS = 2048       # keep one worker busy
+TOKENS = 2048       # a part of a batch that has rows of several lengths
 
 
 def share_of_rows(batch, share):
     """The rows of each array of the batch that belong to one share; None stays None."""
     return [None if a is None else a[share(len(a))] for a in batch]
+
+
+def trimmed(batch):
+    """Yield a batch in parts of rows of about the same length, without what pads them.
+
+    Behind the last weight of a row nothing is learned, and what stands before does not see it. In a
+    tenth of the time less, the demo learns from conversations with a page in each.
+    """
+    B, T = batch[0].shape
+    weights = batch[2]
+    padding = np.zeros(B, int)
+    if weights is not None:
+        padding = (weights[:, ::-1] != 0).argmax(1)     # of a row without a weight: 0
+    if not padding.any():
+        yield batch
+        return
+    lengths = T - padding
+    order = np.argsort(lengths, kind="stable")
+    n_parts = min(B, -(-lengths.sum() // TOKENS))       # rounded up
+    for i in range(n_parts):
+        rows = order[cores.Share(i, n_parts)(B)]
+        longest = lengths[rows[-1]]
+        yield [None if a is None else a[rows, :longest] for a in batch]
 
 
 def worker(params, cfg, recompute, grads, arena):
@@ -35,15 +58,19 @@ def worker(params, cfg, recompute, grads, arena):
     An error is returned and not raised, so that every worker is heard before the step fails.
     """
     def work(rows, add):
-        tokens, targets, weights, positions, segments = rows
+        total = 0.0
         try:
-            loss, _ = fast.loss_and_grads(
-                params, cfg, tokens, targets, weights, grads=grads, add=add, arena=arena,
-                recompute=recompute, positions=positions, segments=segments,
-            )
+            for part in trimmed(rows):
+                tokens, targets, weights, positions, segments = part
+                loss, _ = fast.loss_and_grads(
+                    params, cfg, tokens, targets, weights, grads=grads, add=add, arena=arena,
+                    recompute=recompute, positions=positions, segments=segments,
+                )
+                total += loss
+                add = True
         except Exception as error:
             return error
-        return loss
+        return total
 
     return work
 
@@ -66,7 +93,7 @@ class Gradients:
     sum is {name: array} of all that learns (lora.learned), one behind another. added tells whether
     add() has been called since clear(). Where other processes work too, of this rank or as ranks,
     what learns moves into memory that they share: weights has it then. The rest of params does not
-    change, and forked processes share it anyway. at_once: tokens of a batch that keep all busy.
+    change, and forked processes share it anyway.
     """
 
     def __init__(self, params, cfg, recompute=False, here=ranks.ALONE):
@@ -80,7 +107,6 @@ class Gradients:
             grads = zero.InARow(learned, ranks.ALONE.memory)
             self.flat_of_others.append(grads.flat)
             workers.append(worker(params, cfg, recompute, grads, cores.Arena()))
-        self.at_once = TOKENS * len(workers)
         self.weights = learned
         # A BLAS of another system may not be forked.
         forks = len(workers) > 1 and sys.platform == "linux"

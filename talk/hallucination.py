@@ -12,6 +12,7 @@ by lot distinguish names that it has read from others as well.
 """
 
 import textwrap
+from dataclasses import replace
 
 from talk import plots, results         # before numpy
 from talk.experiment import stage
@@ -21,8 +22,9 @@ from chat import chats, options, probe
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 415
+SECONDS = 235
 KNOWN, OTHER, NONE = "10 pages or more, asked before", "10 pages or more", "no page"
+STEPS, BATCH = 1000, 16                 # of each way; conversations a step
 WAYS = {"taught by what it knows": False, "taught at random": True}     # whether it is the control
 LABELS = ("wrong of no page", "refused of no page", "refused of known",
           "refused of read but never asked")
@@ -55,10 +57,10 @@ def experiment(run, seed):
     """Ask what the assistant knows, then train with refusals by knowledge, and by lot."""
     tasks = chats.tasks(run / "tasks" / "probe_train.jsonl")
     asked = probe.ask_often(sample.load_model(run / "sft"), tasks, seed=seed)
-    found = {}
+    recipe, found = replace(options.SFT, steps=STEPS, batch=BATCH), {}
     for name, control in WAYS.items():
         out = stage("hallucination/" + ("control" if control else "honest"), seed)
-        probed = probe.probe(run, options.SFT, seed, control, "restart", asked, out)
+        probed = probe.probe(run, recipe, seed, control, "restart", asked, out)
         counts = ", ".join(f"{n:,} {what}" for what, n in probed.counts.items())
         print(f"   {name}: {counts}")
         print(textwrap.indent(probe.table(probed), "   "))

@@ -18,10 +18,10 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 185
+SECONDS = 130
 SLIP = 0.1                              # chance of a mistake in a step
 LESSONS = 9000
-IMITATE, REINFORCE = 600, 40            # steps
+IMITATE, REINFORCE = 400, 30            # steps
 ROWS = options.RL.prompts * options.RL.group            # replies in a step of reinforcement
 GO_ON = REINFORCE * ROWS // options.SFT.batch           # steps that imitate as many rows
 

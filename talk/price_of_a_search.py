@@ -24,7 +24,7 @@ from web import toyworld
 
 STAGES = ("sft",)
 AFTER = ("searching",)                  # which makes the model that it begins with
-SECONDS = 300
+SECONDS = 125
 STEPS = 40
 PRICES = {"free": 0.0, "at a price": 0.2}
 

@@ -90,6 +90,6 @@ def test_packed_replies_to_a_prompt():
     tokens[:, :4] = 5
     sampled = np.zeros((6, 30))
     sampled[:, 4:] = 1
-    for part in packing.shared(tokens, targets, sampled, sampled, 128, 1000):
+    for part in packing.shared(tokens, targets, sampled, sampled, 128):
         texts = attention.texts_of(part[4])
         assert (texts[:, 0] == 4).all()

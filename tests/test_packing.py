@@ -7,11 +7,11 @@ import align
 import gpt
 import sample
 from chat import packing
-from model import fast, parallel
+from model import fast, parallel, planning
 from test_align import behind
 
 
-def test_packed_conversations_have_the_gradient_of_one_a_row():
+def test_packed_conversations_have_the_gradient_of_one_a_row(monkeypatch):
     rng = np.random.default_rng(2)
     cfg = gpt.Config(30, 24, 16, 2, 2)
     params = gpt.init(cfg, 1, np.float64)
@@ -23,15 +23,15 @@ def test_packed_conversations_have_the_gradient_of_one_a_row():
     ]
     tokens, targets, mask = align.pad_rows(rows)
     loss, grads = fast.loss_and_grads(params, cfg, tokens, targets, mask / mask.sum())
-    (packed,) = packing.packed(tokens, targets, mask, cfg.n_positions, 10_000)
+    (packed,) = packing.packed(tokens, targets, mask, cfg.n_positions)
     assert (
         packed[0].shape[1] <= 24
         and packed[0].size < 0.5 * tokens.size
         and (packed[2] != 0).sum() == (mask != 0).sum()
     )
     for at_once in (10_000, 48):
+        monkeypatch.setattr(planning, "AT_ONCE", at_once)
         added = parallel.Gradients(params, cfg)
-        added.at_once = at_once
         found, n = align.add_conversations(added, rows, cfg.n_positions)
         assert found == pytest.approx(loss, rel=1e-10) and n == mask.sum()
         for k, g in grads.items():
@@ -56,8 +56,8 @@ def test_prompts_that_are_shared_change_no_gradient():
     rows = align.policy_rows(behind(prompts, replies))
     weights = rows[2] * rng.standard_normal(rows[2].shape)
     alone_loss, alone = fast.loss_and_grads(params, cfg, rows[0], rows[1], weights)
-    shared = list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions, 48))
-    loss, grads = 0.0, None
+    shared, loss, grads = (list(packing.shared(*rows[:2], weights, rows[2], cfg.n_positions)), 0.0,
+                           None)
     assert (
         max(part[0].shape[1] for part in shared) <= 24
         and sum(part[0].size for part in shared) < 0.7 * rows[0].size
@@ -83,15 +83,6 @@ def test_rows_stay_short_where_the_context_is_long():
     assert packing.row_length(texts, 10 ** 5, 50) == 900
     assert packing.row_length(texts[3:], 10 ** 5) == packing.ROW
     tokens, targets, values = align.pad_rows([([1] * (n + 1), [1] * (n + 1)) for n in (400, 300)])
-    many = [np.repeat(a, 9, 0) for a in (tokens, targets, values)]
-    parts = list(packing.packed(*many, 10 ** 5, 2000))
+    parts = list(packing.packed(*[np.repeat(a, 9, 0) for a in (tokens, targets, values)], 10 ** 5))
     assert sum(part[2].sum() for part in parts) == 9 * 700
     assert max(part[0].shape[1] for part in parts) <= 800
-
-
-def test_rows_of_about_the_same_length_go_together():
-    """The short ones first, in parts of about so many tokens."""
-    rows = align.pad_rows([([1] * (n + 1), [1] * (n + 1)) for n in (24, 9, 9, 9, 9, 9)])
-    for at_once, shapes in ((1000, [(4, 24)]), (48, [(2, 18), (2, 24)]),
-                            (1, [(1, 9), (1, 18), (1, 18), (1, 24)])):
-        assert [part[0].shape for part in packing.packed(*rows, 24, at_once)] == shapes

@@ -59,6 +59,38 @@ def test_processes_add_up_to_the_whole_batch(monkeypatch, n, platform):
     grads.close()
 
 
+@pytest.mark.parametrize("tokens_a_part", [1, 20, 1000])
+def test_rows_of_about_the_same_length_go_together(monkeypatch, tokens_a_part):
+    """What pads them is not computed; the gradient is that of the whole batch."""
+    monkeypatch.setattr(cores, "N_THREADS", 1)
+    monkeypatch.setattr(parallel, "TOKENS", tokens_a_part)
+    params, rng = gpt.init(CFG, 0), np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 50, (2, 6, 12))
+    weights = rng.standard_normal((6, 12))
+    lengths = np.array([9, 3, 4, 3, 10, 9])
+    weights[np.arange(12) >= lengths[:, None]] = 0.0
+    weights[:, 1] = 0.0
+    (loss,), want = sum_of_batches(params, [(tokens, targets, weights)])
+    shapes, compute = [], fast.loss_and_grads
+
+    def counted(params, cfg, tokens, *args, **k):
+        shapes.append(tokens.shape)
+        return compute(params, cfg, tokens, *args, **k)
+
+    monkeypatch.setattr(fast, "loss_and_grads", counted)
+    grads = parallel.Gradients(params, CFG)
+    for times in (1, 2):
+        assert grads.add(tokens, targets, weights) == pytest.approx(loss, abs=1e-4)
+        for k in params:
+            np.testing.assert_allclose(grads.sum[k], times * want[k], rtol=1e-3, atol=1e-4)
+    assert shapes[:len(shapes) // 2] == {
+        1: [(1, 3), (1, 3), (1, 4), (1, 9), (1, 9), (1, 10)],
+        20: [(3, 4), (3, 10)],
+        1000: [(6, 10)],
+    }[tokens_a_part]
+    grads.close()
+
+
 def children():
     """The process ids of this process's children."""
     return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()

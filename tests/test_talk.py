@@ -342,7 +342,8 @@ def test_both_arms_are_taught_alike(run, taught, monkeypatch):  # noqa: F811
     chats_before = sorted((run / "chat").iterdir())
     hallucination.experiment(run, 3)
     refusals, by_lot = taught
-    assert refusals == by_lot and refusals[0] == options.SFT and "refusal" in refusals[-1]
+    recipe = replace(options.SFT, steps=hallucination.STEPS, batch=hallucination.BATCH)
+    assert refusals == by_lot and refusals[0] == recipe and "refusal" in refusals[-1]
     assert sorted((run / "chat").iterdir()) == chats_before, "the run's own files stay"
     taught.clear()
     rows, tasks = [], []
