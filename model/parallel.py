@@ -20,8 +20,7 @@ from model import ranks
 from model import zero
 import numpy as np
 
-
-TOKENS = 2048       # a part of a batch that has rows of several lengths
+TOKENS = 2048       # in a part of a large batch whose rows differ in length
 
 
 def share_of_rows(batch, share):
@@ -30,22 +29,22 @@ def share_of_rows(batch, share):
 
 
 def trimmed(batch):
-    """Yield a batch in parts of rows of about the same length, without what pads them.
+    """Yield a batch; a large one in parts of rows of about the same length, without their padding.
 
-    Behind the last weight of a row nothing is learned, and what stands before does not see it. In a
-    tenth of the time less, the demo learns from conversations with a page in each.
+    What stands behind the last weight of a row changes neither loss nor gradient. Where each
+    conversation of the demo has a page in it, a step takes 7 % less time.
     """
     B, T = batch[0].shape
     weights = batch[2]
     padding = np.zeros(B, int)
     if weights is not None:
         padding = (weights[:, ::-1] != 0).argmax(1)     # of a row without a weight: 0
-    if not padding.any():
+    lengths = T - padding
+    n_parts = min(B, -(-lengths.sum() // TOKENS))       # rounded up
+    if n_parts == 1 or not padding.any():
         yield batch
         return
-    lengths = T - padding
     order = np.argsort(lengths, kind="stable")
-    n_parts = min(B, -(-lengths.sum() // TOKENS))       # rounded up
     for i in range(n_parts):
         rows = order[cores.Share(i, n_parts)(B)]
         longest = lengths[rows[-1]]
