@@ -192,7 +192,7 @@ def test_the_longest_begin_and_no_core_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "in_a_process", play)
     assert list(results.spread(results.jobs_of(NAMES, [tmp_path], 1))) == NAMES
     begun = [name for what, name in events if what == "begins"]
-    assert sorted(begun) == sorted(NAMES) and set(begun[:2]) == {"searching", "hallucination"}
+    assert sorted(begun) == sorted(NAMES) and set(begun[:2]) == {"searching", "in_context"}
     for name in NAMES:
         for before in getattr(results.module_of(name), "AFTER", ()):
             assert events.index(("ends", before)) < events.index(("begins", name))
