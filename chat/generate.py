@@ -470,8 +470,7 @@ class Batch:
             if row.settings.tools and sampled and token == self.tool_end:
                 row.output = sample.tool_output(row.ids, self.tokenizer)
             written.append((row, token))
-        for row in rows:
-            # Each of its tokens needs logits of its own where alternatives are wanted.
+            # Where alternatives are wanted, each of its tokens needs logits of its own.
             if row.output and row.settings.alternatives < 0:
                 written += self._write_output(row)
         return written
@@ -517,7 +516,7 @@ def generate(params, cfg, tokenizer, prompts, engine=fast, streams=None, watch=N
     settings = sample.Settings(**settings).check()
     longest = max(prompts, key=len)
     n_positions = len(longest) + sample.longest_reply(longest, settings, cfg.n_positions)
-    # Nobody waits for the next token: all prompts are read first, in large pieces.
+    # Nobody waits for the next token, so prompts are read in large pieces.
     batch = Batch(params, cfg, tokenizer, len(prompts), n_positions, engine, piece=ALONE)
     rows = batch.add(prompts, settings, streams)
     while len(batch):

@@ -34,11 +34,9 @@ def trimmed(batch):
     What stands behind the last weight of a row changes neither loss nor gradient. Where each
     conversation of the demo has a page in it, a step takes 7 % less time.
     """
-    B, T = batch[0].shape
-    weights = batch[2]
-    padding = np.zeros(B, int)
-    if weights is not None:
-        padding = (weights[:, ::-1] != 0).argmax(1)     # of a row without a weight: 0
+    _, _, weights, _, _ = batch
+    B, T = weights.shape
+    padding = (weights[:, ::-1] != 0).argmax(1)         # of a row without a weight: 0
     lengths = T - padding
     n_parts = min(B, -(-lengths.sum() // TOKENS))       # rounded up
     if n_parts == 1 or not padding.any():
