@@ -42,14 +42,14 @@ REFUSAL = "I do not know."
 
 def ask_often(model, tasks, times=ASKED, temperature=0.8, seed=0, place=places.CORES):
     """Ask each task several times: (right, texts), (tasks, times) each. place: where it answers"""
-    right, texts, model = [], [], place.model(model)
-    for i in range(times):
-        print(f"asking {len(tasks):,} questions, time {i + 1} of {times}", file=sys.stderr)
-        replies, verdicts = arena.ask(
-            *model, tasks, temperature, seed + 1000 * i, engine=place.engine)
-        right.append([verdict.correct for verdict in verdicts])
-        texts.append([sample.reply_text(reply.ids, model[2]) for reply in replies])
-    return np.array(right).T, np.array(texts, object).T
+    model = place.model(model)
+    print(f"asking {len(tasks):,} questions {times} times", file=sys.stderr)
+    asked = [task for task in tasks for _ in range(times)]
+    replies, verdicts = arena.ask(*model, asked, temperature, seed, engine=place.engine)
+    right = [verdict.correct for verdict in verdicts]
+    texts = [sample.reply_text(reply.ids, model[2]) for reply in replies]
+    shape = len(tasks), times
+    return np.array(right).reshape(shape), np.array(texts, object).reshape(shape)
 
 
 def is_refusal(text):

@@ -19,8 +19,8 @@ from run import command
 from web import toylessons, toynumbers, toytools, toyworld
 
 STAGES = ("base",)
-SECONDS = 65
-LESSONS, STEPS = 9000, 300
+SECONDS = 43
+LESSONS, STEPS = 9000, 400
 TESTS = 240                             # of each kind
 KINDS = {"dots": toynumbers.DOT, "letters": toynumbers.LETTER}
 WAYS = ("in the head", "with the tool")

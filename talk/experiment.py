@@ -22,6 +22,7 @@ from run import disk
 from web import toyweb
 
 MEND = "python -m talk"                 # makes the models of the experiments
+BATCH = 16                              # conversations of a step that teaches
 
 # ------------------------------------------------------------------------------------------- counts
 
@@ -130,13 +131,14 @@ def teach(run, name, rows, steps, seed, start="base", **settings):
     """A model for one experiment: the stage start, fine-tuned on conversations.
 
     name: EXPERIMENT/MODEL, such as "tools/head". settings: of the recipe, such as lr and batch.
-    A step has 32 conversations and no text that the base model read.
+    A step has BATCH conversations and no text that the base model read.
     """
     recipe = replace(
         options.SFT,
         steps=steps,
         lr=2e-3,
         warmup=10,
+        batch=BATCH,
         replay=0,
         save_every=steps,
     )

@@ -25,7 +25,7 @@ from run import command
 from web import toylessons, toysuppers, toyworld
 
 STAGES = ("sft",)
-SECONDS = 165
+SECONDS = 130
 STEPS = 50
 LEASHES = {"no leash": 1e-9, "leash 0.2": 0.2}      # one of no strength still measures the distance
 EACH = 4                                # replies to a question
@@ -48,7 +48,7 @@ def judge(run, model, asked, seed):
     rows = toysuppers.comparisons(asked, texts, seed)
     learned = write(run, "gamed/compared", seed, rows[:TRAINED])
     held_out = write(run, "gamed/held_out", seed, rows[TRAINED:])
-    recipe = replace(options.REWARD, steps=150, lr=3e-4, save_every=150)
+    recipe = replace(options.REWARD, steps=200, lr=3e-4, batch=8, save_every=200)
     _, in_order, pairs = align.reward(
         run, recipe, seed, "restart", [learned], held_out, stage("gamed/judge", seed),
         stage("gamed/suppers", seed))
@@ -102,7 +102,7 @@ def experiment(run, seed):
     """Teach suppers, train a judge of them, and press it with a leash and without."""
     rng = toyworld.stream(seed, "gamed")
     rows = [toysuppers.supper(rng) for _ in range(1500)]
-    model = teach(run, "gamed/suppers", rows, 120, seed, "sft", batch=64, lr=6e-4)
+    model = teach(run, "gamed/suppers", rows, 160, seed, "sft", batch=32, lr=6e-4)
     asked = [toysuppers.question(rng)[1] for _ in range(TRAINED + 200)]
     found = {"share of the limit": judge(run, model, asked, seed)}
     for name, leash in LEASHES.items():

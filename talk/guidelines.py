@@ -24,8 +24,8 @@ from run import command
 from web import toyguidelines, toylessons, toyworld
 
 STAGES = ("base", "sft")
-SECONDS = 55
-STEPS = 200
+SECONDS = 48
+STEPS = 260
 TEMPERATURE = 0.8
 ROUNDS = 6                              # answers to teach with, to each question
 WRITERS = ("people", "an assistant", "its student")

@@ -15,16 +15,16 @@ import textwrap
 from dataclasses import replace
 
 from talk import plots, results         # before numpy
-from talk.experiment import stage
+from talk.experiment import BATCH, stage
 
 import sample
 from chat import chats, options, probe
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 235
+SECONDS = 215
 KNOWN, OTHER, NONE = "10 pages or more, asked before", "10 pages or more", "no page"
-STEPS, BATCH = 1000, 16                 # of each way; conversations a step
+STEPS = 1000                            # of each way
 WAYS = {"taught by what it knows": False, "taught at random": True}     # whether it is the control
 LABELS = ("wrong of no page", "refused of no page", "refused of known",
           "refused of read but never asked")

@@ -11,19 +11,19 @@ Refuted if imitation alone passes the teacher at temperature 1, or if reinforcem
 """
 
 from talk import plots, results         # before numpy
-from talk.experiment import both_ways, load, reinforce, stage, teach
+from talk.experiment import BATCH, both_ways, load, reinforce, stage, teach
 
 from chat import chats, options
 from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 130
+SECONDS = 118
 SLIP = 0.1                              # chance of a mistake in a step
 LESSONS = 9000
-IMITATE, REINFORCE = 400, 30            # steps
+IMITATE, REINFORCE = 520, 30            # steps
 ROWS = options.RL.prompts * options.RL.group            # replies in a step of reinforcement
-GO_ON = REINFORCE * ROWS // options.SFT.batch           # steps that imitate as many rows
+GO_ON = REINFORCE * ROWS // BATCH       # steps that imitate as many rows
 
 
 def lesson(rng):

@@ -28,7 +28,7 @@ def teach_mostly_without(run, seed, rows):
     rng, shown = toyworld.stream(seed, "reach"), []
     for row, plain in zip(rows, without_calls(rows)):
         shown.append(row if rng.random() < WITH_CALL else plain)
-    teach(run, "reaching_for_the_tool/start", shown, 120, seed, "sft", lr=3e-4)
+    teach(run, "reaching_for_the_tool/start", shown, 160, seed, "sft", lr=3e-4)
     return stage("reaching_for_the_tool/start", seed)
 
 

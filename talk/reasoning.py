@@ -111,7 +111,7 @@ def rise(curve):
 
 def experiment(run, seed):
     """Teach, then reinforce with both rewards."""
-    model = teach(run, "reasoning/taught", lessons(seed), TEACH, seed, "sft", batch=16)
+    model = teach(run, "reasoning/taught", lessons(seed), TEACH, seed, "sft")
     held_out = tasks_of(seed, True)
     *_, right = ask(model, held_out, EACH, seed)
     found = {"before": share("held out, before:", right.sum(), right.size)}

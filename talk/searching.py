@@ -23,7 +23,7 @@ from web import toytools, toyworld
 STAGES = ("sft",)
 SECONDS = 360
 OWN = 0.5                               # so many of sft's own conversations to one with a tool
-STEPS, BATCH = (800, 1200), 16          # of reading and of the mixture; conversations a step
+STEPS = 800, 1200                       # of reading and of the mixture
 GROUPS = {                              # {name: (pages, whether a conversation was about it)}
     "no page": ([0], False),
     "1 page": ([1], False),
@@ -89,7 +89,7 @@ def rows_of(run, name):
 def reader(run, seed):
     """`sft`, taught to find a few facts about a name and to read them. Returns its stage."""
     rows = rows_of(run, "reading")
-    teach(run, "searching/reader", rows, STEPS[0], seed, "sft", lr=1e-3, batch=BATCH, replay=1)
+    teach(run, "searching/reader", rows, STEPS[0], seed, "sft", lr=1e-3, replay=1)
     return stage("searching/reader", seed)
 
 
@@ -98,7 +98,7 @@ def taught(run, seed):
     rows, others = rows_of(run, "tools"), rows_of(run, "train")
     rows += toyworld.stream(seed, "searching").sample(others, round(OWN * len(rows)))
     return teach(run, "searching/taught", rows, STEPS[1], seed, reader(run, seed), lr=1e-3,
-                 batch=BATCH, replay=2)
+                 replay=2)
 
 
 def experiment(run, seed):

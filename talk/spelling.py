@@ -18,7 +18,7 @@ from tokens.shards import read_documents
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 75
+SECONDS = 50
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 TASKS = ("to spell", "to count a letter")
 WHOSE = ("words it was taught with", "new words")
@@ -71,7 +71,7 @@ def taught_and_asked(run, seed, task, given, words, rng):
     lesson = spell if task == "to spell" else count
     rows = [toylessons.chat(*lesson(rng, words[0], given)) for _ in range(6000)]
     name = f"spelling/{lesson.__name__}_{given}"
-    model = teach(run, name, rows, 350, seed)
+    model = teach(run, name, rows, 450, seed)
     found = {}
     for whose, some in zip(WHOSE, words):
         asked = [lesson(rng, some, given) for _ in range(300)]

@@ -69,7 +69,7 @@ def experiment(run, seed):
         rows = []
         for thrown in lessons:
             rows.append(toylessons.chat(toyworld.wheel_question(thrown), answer(thrown)))
-        model = teach(run, f"tokens_to_think/{answer.__name__}", rows, 400, seed)
+        model = teach(run, f"tokens_to_think/{answer.__name__}", rows, 400, seed, batch=32)
         verdicts = arena.ask(*model, tasks, 0.0, 0, 80)[1]
         ok = np.array([verdict.correct for verdict in verdicts])
         by_throws = [float(ok[n_throws == n].mean()) for n in THROWS]

@@ -18,7 +18,7 @@ from run import command
 from web import toylessons
 
 STAGES = ("sft",)
-SECONDS = 60
+SECONDS = 40
 WAYS = ("with the calculator", "without it")
 
 
@@ -42,7 +42,7 @@ def experiment(run, seed):
     tasks = chats.tasks(run / "tasks" / "calculator_test.jsonl")
     rows, found = training_chats(run, "calculator"), {}
     for name, lessons in zip(WAYS, (rows, without_calls(rows))):
-        model = teach(run, f"tools/{name.split()[0]}", lessons, 300, seed, "sft", lr=1e-3)
+        model = teach(run, f"tools/{name.split()[0]}", lessons, 400, seed, "sft", lr=1e-3)
         ok = right(model, tasks)
         found[name] = share(f"{name:20}", ok.sum(), len(ok))
         parts = [f"{n}: {accuracy:.0%}" for n, accuracy in by_digits(ok, tasks).items()]

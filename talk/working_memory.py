@@ -116,7 +116,7 @@ def experiment(run, seed):
     taught = new_entities(rng, 9600, entities)
     rows = [conversation(rng, entity) for entity in taught]
     sft = sample.load_model(run / "sft")
-    reader = teach(run, "working_memory/reader", rows, 300, seed, "sft", lr=1e-3)
+    reader = teach(run, "working_memory/reader", rows, 300, seed, "sft", lr=1e-3, batch=32)
     curves = {name: [] for name in ASKED}
     print(f"   {'answers as asked for, by pages that tell the fact':51}", end="")
     print("".join(f"{n:5}" for n in PAGES))

@@ -135,6 +135,9 @@ def run(tmp_path):
 
 def test_the_whole(run, capsys):
     """It goes on to answer what it knows and refuses what it does not."""
+    right, texts = probe.ask_often(tuning.load_stage(run, "sft"), TASKS, times=3, temperature=0.0)
+    assert right.tolist() == [[True] * 3, [False] * 3, [False] * 3, [True] * 3]
+    assert set(texts[0]) == {"Ann eats snails."} and set(texts[3]) == {"Di eats plums."}
     probe.main(f"--run {run} --steps 80 --lr 0.01".split())
     out = capsys.readouterr().out
     assert "asked five times: 2 known, 2 unknown" in out and "10 pages or more" in out
