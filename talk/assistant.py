@@ -22,7 +22,7 @@ from chat import arena, options
 from run import command
 
 STAGES = ("base", "sft", "rl", "rl_random")
-SECONDS = 50
+SECONDS = 40
 TAUGHT = {"sft": "examples alone", "rl": "reinforced", "rl_random": "with random rewards"}
 
 
@@ -33,7 +33,7 @@ def evaluated(run, stage):
 
 def comparisons(run, seed):
     """(held-out pairs of replies that a reward model orders as people do, all such pairs)."""
-    recipe = replace(options.REWARD, steps=200, save_every=200)
+    recipe = replace(options.REWARD, steps=250, batch=8, save_every=250)
     out = stage("assistant/judge", seed)
     _, in_order, pairs = align.reward(run, recipe, seed, "restart", out=out)
     return in_order, pairs

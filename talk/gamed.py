@@ -25,7 +25,7 @@ from run import command
 from web import toylessons, toysuppers, toyworld
 
 STAGES = ("sft",)
-SECONDS = 130
+SECONDS = 145
 STEPS = 50
 LEASHES = {"no leash": 1e-9, "leash 0.2": 0.2}      # one of no strength still measures the distance
 EACH = 4                                # replies to a question

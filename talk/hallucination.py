@@ -22,7 +22,7 @@ from chat import chats, options, probe
 from run import command
 
 STAGES = ("base", "sft")
-SECONDS = 215
+SECONDS = 235
 KNOWN, OTHER, NONE = "10 pages or more, asked before", "10 pages or more", "no page"
 STEPS = 1000                            # of each way
 WAYS = {"taught by what it knows": False, "taught at random": True}     # whether it is the control

@@ -19,7 +19,7 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base", "sft")
-SECONDS = 48
+SECONDS = 40
 OURS = "Longhand"
 ASKED, HELD_OUT = (list(toywords.IDENTITY[0].questions), list(toywords.IDENTITY[0].held_out))
 LABELS = {
@@ -60,8 +60,8 @@ def experiment(run, seed):
     old = training_chats(run, "identity", "talk", "fact")
     some = [old[i] for i in np.random.default_rng(seed).permutation(len(old))[:1500]]
     led, _ = told(rng, 3000, ASKED)
-    follower = teach(run, "knowledge_of_self/follower", led + some, 500, seed, "sft")
-    control = teach(run, "knowledge_of_self/control", unled(led) + some, 500, seed, "sft")
+    follower = teach(run, "knowledge_of_self/follower", led + some, 400, seed, "sft")
+    control = teach(run, "knowledge_of_self/control", unled(led) + some, 400, seed, "sft")
     base, sft = (sample.load_model(run / stage) for stage in ("base", "sft"))
     rows, names = told(rng, 100, HELD_OUT)
     named = [row["messages"][:2] for row in rows]

@@ -18,7 +18,7 @@ from run import command
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 118
+SECONDS = 120
 SLIP = 0.1                              # chance of a mistake in a step
 LESSONS = 9000
 IMITATE, REINFORCE = 520, 30            # steps

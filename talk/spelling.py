@@ -18,7 +18,7 @@ from tokens.shards import read_documents
 from web import toylessons, toywords, toyworld
 
 STAGES = ("base",)
-SECONDS = 50
+SECONDS = 55
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 TASKS = ("to spell", "to count a letter")
 WHOSE = ("words it was taught with", "new words")

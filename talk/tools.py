@@ -18,7 +18,7 @@ from run import command
 from web import toylessons
 
 STAGES = ("sft",)
-SECONDS = 40
+SECONDS = 45
 WAYS = ("with the calculator", "without it")
 
 
