@@ -145,6 +145,6 @@ def save(module, found, runs):
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(SIZE, layout="constrained")
         module.plot(figure, found)
-        figure.supxlabel(f"{worlds}   {command}", x=0.02, ha="left", fontsize=6.5, color="0.3")
+        figure.supxlabel(f"{worlds}; {command}", x=0.02, ha="left", fontsize=6.5, color="0.3")
         figure.savefig(path, metadata={"Date": None})
     return path

@@ -17,8 +17,8 @@ from run import command
 from web import toyworld
 
 STAGES = ("sft",)
-SECONDS = 50
-STEPS = 15
+SECONDS = 65
+STEPS = 25
 WITH_CALL = 0.2                         # share of the sums that are shown with the calculator
 REWARDS = {"answer": "for right results", "random": "random"}
 

@@ -20,6 +20,7 @@ from web import toybooks, toylessons, toywords, toyworld
 
 STAGES = ("sft",)
 SECONDS = 60
+STEPS, BATCH = 400, 32                  # each conversation is about a name of its own
 PAGES = [0, *toywords.EXPOSURES]        # that tell a fact, in the world
 EACH = 100                              # questions for each of these
 ASKED = {
@@ -113,10 +114,10 @@ def experiment(run, seed):
     """Teach sft to answer from passages about new names; ask about those of all pages."""
     rng, entities = toyworld.stream(seed, "working memory"), known_entities(run)
     entities += new_entities(rng, 30, entities)
-    taught = new_entities(rng, 9600, entities)
+    taught = new_entities(rng, STEPS * BATCH, entities)
     rows = [conversation(rng, entity) for entity in taught]
     sft = sample.load_model(run / "sft")
-    reader = teach(run, "working_memory/reader", rows, 300, seed, "sft", lr=1e-3, batch=32)
+    reader = teach(run, "working_memory/reader", rows, STEPS, seed, "sft", lr=1e-3, batch=BATCH)
     curves = {name: [] for name in ASKED}
     print(f"   {'answers as asked for, by pages that tell the fact':51}", end="")
     print("".join(f"{n:5}" for n in PAGES))

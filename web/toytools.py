@@ -12,9 +12,9 @@ says. From whole pages alone, a model of this size does not begin to read in so 
 the first file to `sft`, and then the second, among the other conversations so that nothing is
 forgotten:
 
-    python align.py sft --start sft --out reader --steps 250 --lr 1e-3 \\
+    python align.py sft --start sft --out reader --steps 400 --lr 1e-3 \\
       --data out/demo/chat/reading.jsonl
-    python align.py sft --start reader --out tools --steps 400 --lr 1e-3 \\
+    python align.py sft --start reader --out tools --steps 600 --lr 1e-3 \\
       --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
     python sample.py chat --model out/demo/tools
 """
