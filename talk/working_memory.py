@@ -2,6 +2,7 @@
 
 A model knows the facts of pages as one knows what one read a month ago: often seen, well known;
 seen once, vaguely. What stands before the question is at hand. So paste the text you ask about.
+One lesson of three asks in the words of passages, so that new wordings are understood as well.
 
 Refuted if answers from a passage are right in less than 95 % of cases or depend on how many pages
 told the fact, or if a passage that contradicts those pages is not followed.
@@ -19,7 +20,7 @@ from run import command
 from web import toybooks, toylessons, toywords, toyworld
 
 STAGES = ("sft",)
-SECONDS = 60
+SECONDS = 75
 STEPS, BATCH = 400, 32                  # each conversation is about a name of its own
 PAGES = [0, *toywords.EXPOSURES]        # that tell a fact, in the world
 EACH = 100                              # questions for each of these
@@ -60,8 +61,9 @@ def conversation(rng, entity):
     """A passage of one to four facts with a question about one of them, and its answer."""
     names = rng.sample(list(entity["facts"]), rng.randint(1, 4))
     asked = rng.choice(names)
-    question = rng.choice(toywords.KINDS[entity["kind"]][asked].questions)
-    question = question.format(n=entity["name"])
+    question = rng.choice(toywords.KINDS[entity["kind"]][asked].questions).format(n=entity["name"])
+    if rng.random() < 1 / 3:
+        question = toybooks.echo(rng, entity, asked)
     text = f"{toybooks.passage(rng, entity, names)} {question}"
     return toylessons.chat(text, toyworld.fact_answer(entity, asked))
 
@@ -105,9 +107,8 @@ def about_another(model, entities, others, rng):
     from_passage = right(model, [one for one, _ in asked])
     known = right(model, [{**one, "answer": fact} for one, fact in asked])
     print("   a passage about another of its kind:")
-    said = "   it says what the passage says:", "   it says its own fact:         "
-    return {"of another": share(said[0], from_passage.sum(), len(asked)),
-            "of its own": share(said[1], known.sum(), len(asked))}
+    return {"of another": share("   it says what the passage says", from_passage.sum(), len(asked)),
+            "of its own": share("   it says its own fact         ", known.sum(), len(asked))}
 
 
 def experiment(run, seed):
@@ -117,7 +118,7 @@ def experiment(run, seed):
     taught = new_entities(rng, STEPS * BATCH, entities)
     rows = [conversation(rng, entity) for entity in taught]
     sft = sample.load_model(run / "sft")
-    reader = teach(run, "working_memory/reader", rows, STEPS, seed, "sft", lr=1e-3, batch=BATCH)
+    reader = teach(run, "working_memory/reader", rows, STEPS, seed, "sft", batch=BATCH)
     curves = {name: [] for name in ASKED}
     print(f"   {'answers as asked for, by pages that tell the fact':51}", end="")
     print("".join(f"{n:5}" for n in PAGES))
@@ -137,9 +138,7 @@ def plot(figure, found):
     for i, (name, said) in enumerate(ASKED.items()):
         plots.curve(axes, found, name, range(len(PAGES)), said, i, 100)
     axes.set_xticks(range(len(PAGES)), PAGES)
-    axes.set_xlabel("pages that tell the fact")
-    axes.set_ylabel("answers as asked for (%)")
-    axes.set_ylim(-4, 104)
+    axes.set(xlabel="pages that tell the fact", ylabel="answers as asked for (%)", ylim=(-4, 104))
     axes.legend(frameon=False, fontsize=8)
     lowest = 100 * min(plots.mean(found, "passage").min(), plots.mean(found, "contradiction").min())
     plots.title(figure, f"From a passage at least {lowest:.0f} % of answers are right, however "

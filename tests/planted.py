@@ -2176,6 +2176,10 @@ FAULTS = [
           "        statements = KINDS[entity[\"kind\"]][name].statements\n"
           "        last = statements[-1]\n",
           "tests/test_toybooks.py::test_the_last_wording_stands_in_no_passage_that_is_learned"),
+    Fault("echo-in-every-wording", "web/toybooks.py",
+          "rng.choice(KINDS[entity[\"kind\"]][name].statements[:-1])",
+          "rng.choice(KINDS[entity[\"kind\"]][name].statements)",
+          "tests/test_toybooks.py::test_an_echo_asks_in_the_words_that_are_learned"),
     Fault("other-value-may-be-the-same", "web/toybooks.py",
           "[value for value in values if value != entity[\"facts\"][name]]",
           "values",

@@ -32,6 +32,13 @@ def test_the_last_wording_stands_in_no_passage_that_is_learned(rng, entity):
     assert toybooks.passage(rng, entity, ["food"], held_out=True) == f"{last}."
 
 
+def test_an_echo_asks_in_the_words_that_are_learned(rng, entity):
+    asked = {toybooks.echo(rng, entity, "food") for _ in range(100)}
+    learned = toywords.KINDS["animal"]["food"].statements[:-1]
+    said = [statement.format(n=entity["name"], v="what") for statement in learned]
+    assert asked == {f"{toyworld.capital(statement)}?" for statement in said}
+
+
 def test_another_value_is_another_one_and_of_this_fact_alone(rng, entity):
     for _ in range(20):
         other = toybooks.with_other_value(rng, entity, "food")

@@ -26,6 +26,15 @@ def passage(rng, entity, attributes, held_out=False):
     return " ".join(told)
 
 
+def echo(rng, entity, name):
+    """A statement of a passage as a question: "The crubpard lives on what?"
+
+    It is never in the wording that is kept for testing.
+    """
+    statement = rng.choice(KINDS[entity["kind"]][name].statements[:-1])
+    return capital(statement.format(n=entity["name"], v="what")) + "?"
+
+
 def with_other_value(rng, entity, name):
     """The entity as if one of its facts were another one."""
     values = KINDS[entity["kind"]][name].values
