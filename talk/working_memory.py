@@ -2,7 +2,7 @@
 
 A model knows the facts of pages as one knows what one read a month ago: often seen, well known;
 seen once, vaguely. What stands before the question is at hand. So paste the text you ask about.
-One lesson of three asks in the words of passages, so that new wordings are understood as well.
+Some lessons ask in the words of passages, and some leave words out, so that none of them decides.
 
 Refuted if answers from a passage are right in less than 95 % of cases or depend on how many pages
 told the fact, or if a passage that contradicts those pages is not followed.
@@ -20,7 +20,7 @@ from run import command
 from web import toybooks, toylessons, toywords, toyworld
 
 STAGES = ("sft",)
-SECONDS = 75
+SECONDS = 70
 STEPS, BATCH = 400, 32                  # each conversation is about a name of its own
 PAGES = [0, *toywords.EXPOSURES]        # that tell a fact, in the world
 EACH = 100                              # questions for each of these
@@ -64,7 +64,7 @@ def conversation(rng, entity):
     question = rng.choice(toywords.KINDS[entity["kind"]][asked].questions).format(n=entity["name"])
     if rng.random() < 1 / 3:
         question = toybooks.echo(rng, entity, asked)
-    text = f"{toybooks.passage(rng, entity, names)} {question}"
+    text = f"{toybooks.passage(rng, entity, names)} {toybooks.with_gaps(rng, question)}"
     return toylessons.chat(text, toyworld.fact_answer(entity, asked))
 
 

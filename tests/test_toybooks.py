@@ -39,6 +39,13 @@ def test_an_echo_asks_in_the_words_that_are_learned(rng, entity):
     assert asked == {f"{toyworld.capital(statement)}?" for statement in said}
 
 
+def test_one_word_in_seven_is_left_out_and_never_a_name(rng):
+    question = "What does Edda Finch do all day long?"
+    left = Counter(word for _ in range(2000) for word in toybooks.with_gaps(rng, question).split())
+    assert left["What"] == left["Edda"] == left["Finch"] == 2000
+    assert all(1620 < left[word] < 1780 for word in ("does", "do", "all", "day", "long?"))
+
+
 def test_another_value_is_another_one_and_of_this_fact_alone(rng, entity):
     for _ in range(20):
         other = toybooks.with_other_value(rng, entity, "food")

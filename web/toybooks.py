@@ -35,6 +35,16 @@ def echo(rng, entity, name):
     return capital(statement.format(n=entity["name"], v="what")) + "?"
 
 
+def with_gaps(rng, question):
+    """The question without about one word in seven; the first word stays, and those of names.
+
+    A model that learns from such questions cannot rely on a single word of them.
+    """
+    first, *others = question.split(" ")
+    left = [word for word in others if word[0].isupper() or rng.random() < 0.85]
+    return " ".join([first, *left])
+
+
 def with_other_value(rng, entity, name):
     """The entity as if one of its facts were another one."""
     values = KINDS[entity["kind"]][name].values
