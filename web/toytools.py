@@ -14,9 +14,12 @@ forgotten:
 
     python align.py sft --start sft --out reader --steps 400 --lr 1e-3 \\
       --data out/demo/chat/reading.jsonl
-    python align.py sft --start reader --out tools --steps 600 --lr 1e-3 \\
+    python align.py sft --start reader --out tools --steps 900 --lr 1e-3 \\
       --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
     python sample.py chat --model out/demo/tools
+
+That takes seven minutes. Of the facts that one page tells, 84 % are then right, and 12 % without a
+search. talk/searching.py gives the tools a larger share of the conversations, and comes to 90 %.
 """
 from web import search
 from web.toypages import entity_text
