@@ -17,7 +17,7 @@ from run import command
 from web import toyworld
 
 STAGES = ("sft",)
-SECONDS = 65
+SECONDS = 80
 STEPS = 25
 WITH_CALL = 0.2                         # share of the sums that are shown with the calculator
 REWARDS = {"answer": "for right results", "random": "random"}

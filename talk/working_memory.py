@@ -2,7 +2,7 @@
 
 A model knows the facts of pages as one knows what one read a month ago: often seen, well known;
 seen once, vaguely. What stands before the question is at hand. So paste the text you ask about.
-Some lessons ask in the words of passages, and some leave words out, so that none of them decides.
+Some lessons ask in the words of passages, and some leave words out, so that no word decides alone.
 
 Refuted if answers from a passage are right in less than 95 % of cases or depend on how many pages
 told the fact, or if a passage that contradicts those pages is not followed.

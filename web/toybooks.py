@@ -36,9 +36,10 @@ def echo(rng, entity, name):
 
 
 def with_gaps(rng, question):
-    """The question without about one word in seven; the first word stays, and those of names.
+    """The question without about one word in seven; the first stays, and those with a capital.
 
-    A model that learns from such questions cannot rely on a single word of them.
+    So names of people and places stay. A model that learns from such questions cannot rely on a
+    single word of them.
     """
     first, *others = question.split(" ")
     left = [word for word in others if word[0].isupper() or rng.random() < 0.85]
