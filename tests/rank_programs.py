@@ -141,9 +141,9 @@ def kill_at(here, where):
         "sum_in_order": lambda: here.sum_in_order(arrays),
         "say": here.barrier,
     }
-    here.barrier()
-    if here.rank == 0:
+    if here.rank == 0:                          # before they meet: a death ends this process too
         print(time.monotonic(), flush=True)
+    here.barrier()
     if here.rank == int(rank):
         setattr(here, dies_in, dying)
     calls[name]()
