@@ -138,8 +138,8 @@ def plot(figure, found):
         plots.curve(right, found, [f"{name}: {what}" for name in names], x, word or "no word", i)
     right.set(xlabel="lessons about verses (%)", ylabel="log-odds of the verse's answer (nats)")
     right.axhline(0, color="0.6", linewidth=0.8)
-    for axes, columns in ((left, 2), (right, 3)):   # above, where no curve is
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, fontsize=7)
+    for axes, columns in ((left, 2), (right, 3)):
+        plots.legend_above(axes, columns, fontsize=7)
     shares = [100 * plots.mean(found, f"{name}: {HARD} as decimals") for name in ("0%", "50%")]
     plots.title(figure, "9.9 is larger than 9.11 in {:.0f} % of answers where numbers were prices, "
                         "in {:.0f} % where half of them were verses".format(*shares))

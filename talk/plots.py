@@ -82,8 +82,13 @@ def bars(axes, found, series, groups):
     axes.set_xticks(range(len(groups)), names)
     axes.set_ylim(0, 114)
     axes.set_yticks(range(0, 101, 20))
-    if len(series) > 1:                 # above the axes, where no bar is
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(series))
+    if len(series) > 1:
+        legend_above(axes, len(series))
+
+
+def legend_above(axes, columns, **settings):
+    """A legend above the axes, where no bar and no curve is. settings: of the legend."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, **settings)
 
 
 def curve(axes, found, label, x, name, which, scale=1.0):

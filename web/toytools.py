@@ -18,8 +18,8 @@ forgotten:
       --data out/demo/chat/tools.jsonl out/demo/chat/train.jsonl
     python sample.py chat --model out/demo/tools
 
-That takes seven minutes. Of the facts that one page tells, 84 % are then right, and 12 % without a
-search. talk/searching.py gives the tools a larger share of the conversations, and comes to 90 %.
+That takes seven minutes. Asked as talk/searching.py asks, 84 % of the facts that one page tells are
+then right. That file gives the tools a larger share of the conversations, and comes to 90 %.
 """
 from web import search
 from web.toypages import entity_text
