@@ -137,6 +137,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Read a request and answer it. A refusal before its end closes the connection."""
         self.head, self.since, self.loaded = request.Head(), time.monotonic(), {}
         self.close_connection, self.streaming = True, False
+        if self.server.closing:         # close() may have looked for waiting handlers before
+            self.end(socket.SHUT_RD)
         try:
             if not self.rfile.peek(1):
                 return
@@ -586,7 +588,9 @@ def main(argv=None):
     address = f"http://{server.address}; for clients http://{server.address}/v1"
     names = ", ".join(served.folders) or f"{args.run}, which has no finished model yet,"
     print(f"serving {names} at {address}; Ctrl-C ends it", flush=True)
-    ended.wait()
+    # The system may give the signal to another thread. Python's handler waits for this one then.
+    while not ended.wait(0.5):
+        pass
     print("finishing what was begun", flush=True)
     server.close()
 

@@ -206,8 +206,17 @@ def test_a_writer_that_fails_leaves_nobody_waiting(run, monkeypatch, where):
         assert send(server, "GET", "/health")[0] == 500
 
 
+def kill_its_last_thread(pid, number):
+    """Linux gives a signal to the thread that is named, where it else prefers the main one."""
+    os.kill(max(map(int, os.listdir(f"/proc/{pid}/task"))), number)
+
+
+LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux names threads so")
+
+
 @pytest.mark.parametrize("number, to", [
     (signal.SIGTERM, os.kill),          # kill
+    pytest.param(signal.SIGTERM, kill_its_last_thread, marks=LINUX),    # as kill does, rarely
     (signal.SIGTERM, os.killpg),        # systemd sends it to the writer's process, too
     (signal.SIGINT, os.killpg),         # and so does a terminal on Ctrl-C
 ])
@@ -231,10 +240,35 @@ def test_a_reply_begun_is_finished_at_the_end(run, number, to):
         assert last == "data: [DONE]" and rest == ""
         deltas = [c["delta"] for event in events for c in json.loads(event[6:])["choices"]]
         whole.append("".join(delta.get("content", "") for delta in deltas))
-    assert whole[0] == whole[1] and process.wait(timeout=20) == 0
+    try:
+        wait_for(lambda: process.poll() is not None)
+    finally:
+        process.kill()
+    assert whole[0] == whole[1] and process.returncode == 0
     assert "finishing what was begun" in process.stdout.read()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_connection_that_waits_again_while_the_server_ends(run, monkeypatch):
+    """Its handler is not waiting yet when close() looks, so it must see for itself."""
+    server, heads, head = started(run), [], request.Head
+    ending = threading.Thread(target=server.close)
+
+    def late():
+        """The head of the connection's second request, of which nothing comes."""
+        heads.append(head())
+        if len(heads) == 2:
+            ending.start()
+            wait_for(lambda: server.fileno() == -1)     # close() has looked
+        return heads[-1]
+
+    monkeypatch.setattr(request, "Head", late)
+    with socket.create_connection(server.server_address) as s:
+        s.sendall(GET + b"\r\n")
+        wait_for(lambda: server.fileno() == -1)
+        ending.join(timeout=10)
+        assert not ending.is_alive()
 
 
 def test_a_stream_to_an_old_client(server):
