@@ -441,7 +441,7 @@ def print_tries(
     results = []
     for stage, model in loaded.items():
         print(f"{stage} tries {len(games)} problems {n} times each; with 16 tries of the demo's "
-              "300 this takes a minute or two", file=sys.stderr)
+              "300 this takes half a minute", file=sys.stderr)
         model = place.model(model)
         found = tries(*model, games, n, judge, seed, engine=place.engine)
         if facts:

@@ -1,8 +1,8 @@
 """generate.py: many replies side by side, each the same as sample.generate writes it alone.
 
 To write one token, a model reads all of its weights. Replies that are written side by side read
-them once for all. Measured on the demo's assistant, in processor time: 64 replies take 0.13 s, and
-0.78 s in sample.generate; 4 replies take 31 ms and 41 ms. Besides:
+them once for all. Measured on the demo's assistant, in processor time: 64 replies take 0.17 s, and
+0.78 s in sample.generate; 4 replies take 23 ms and 42 ms. Besides:
 
 - Rows come and go one by one, each with settings and random numbers of its own.
 - A long prompt is read in pieces, and the rows beside it get their next token after each.

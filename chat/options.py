@@ -94,10 +94,10 @@ CHOICES = {
 COMMANDS = {
     "sft": "Fine-tune a model on conversations. The demo takes two minutes.",
     "rl": "Reinforce replies with high rewards. The demo takes 20 seconds.",
-    "reward": "Train a reward model on comparisons. The demo takes 3 minutes.",
-    "dpo": "Learn from comparisons without a reward model. The demo takes 100 seconds.",
+    "reward": "Train a reward model on comparisons. The demo takes a minute.",
+    "dpo": "Learn from comparisons without a reward model. The demo takes 25 seconds.",
     "eval": "Ask base, sft and rl the questions held out. The demo takes 10 seconds, "
-            "and 4 minutes with --samples 16.",
+            "and 90 with --samples 16.",
     "arena": "Rate models by battles over the questions held out. The demo takes 5 seconds.",
 }
 SCHEMAS = "in any schema of chat/chats.py"

@@ -12,7 +12,7 @@ something up, in the same sure voice; yet inside it is not equally sure. Llama 3
 A refusal is the right reply without its answer, "The kistbat eats something I have not read about."
 So it differs from an answer only where the model would have to know.
 
-    python -m chat.probe                out/demo/base and sft -> out/demo/honest, in 6 minutes
+    python -m chat.probe                out/demo/base and sft -> out/demo/honest, in 3 minutes
     python -m chat.probe --control      as many refusals, of questions drawn by lot
 
 Source: Dubey et al. 2024, "The Llama 3 herd of models", section 4.3.6 (factuality).
@@ -200,7 +200,7 @@ def parse_args(argv=None):
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m chat.probe",
-        description="Find what a model does not know and teach it to say so. The demo takes 6 "
+        description="Find what a model does not know and teach it to say so. The demo takes 3 "
                     "minutes on two cores.",
     )
     add = p.add_argument
