@@ -113,6 +113,20 @@ def test_two_tasks_of_which_one_is_killed_twice(tmp_path, one_task, words):
     assert len(made) == (3 if words is TRAIN else len(expected)), time.monotonic() - start
 
 
+def test_a_tokenizer_cut_short_leaves_nothing(tmp_path):
+    """What the killed task left goes, and a temporary file of something else stays."""
+    words = [*TRAIN, "--run", str(tmp_path), *seven_files(tmp_path)]
+    for i in range(2):
+        assert run_bpe([*words, "--phase", "count", "--task", f"{i}/2"]) == 0
+    names = ["tokenizer.tiktoken", "tokenizer.json", "tokenizer_config.json", "notes.json"]
+    left = [tmp_path / f"{name}.{2 ** 70}-00000000.tmp" for name in names]
+    for path in left:
+        path.touch()
+    assert run_bpe([*words, "--phase", "merge", "--task", "0/2"]) == 0
+    assert [path.exists() for path in left] == [False, False, False, True]
+    assert all((tmp_path / name).exists() for name in names[:3])
+
+
 @pytest.fixture
 def two_tasks(tmp_path, trained):
     """The run folder of an encode that has yet to be done, and its words."""

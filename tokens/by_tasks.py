@@ -43,6 +43,7 @@ PHASES = {
     "encode": {"encode": tasks.ALL, "cut": tasks.ALL, "publish": tasks.FIRST},
 }
 SPLITS = ("train", "val")
+TOKENIZER = ("tokenizer.tiktoken", "tokenizer.json", "tokenizer_config.json")
 BATCH_CHARACTERS = 2**20                                # encoded together by one process
 PROGRAM = ("bpe.py", "tokens/*.py", "run/parquet.py")   # on which the results depend
 
@@ -137,6 +138,8 @@ def train_run(learn, files, args):
         for path in sorted(phases.folder.glob("*.npz"), key=lambda path: int(path.stem)):
             counts.update(load_counts(path))        # new pieces come behind the known ones
         made.append(learn(counts))
+        # No other task writes these. One that was killed meanwhile has left a temporary file.
+        disk.remove_temporaries(args.run, TOKENIZER)
         made[0].save(args.run / "tokenizer.tiktoken")
         made[0].save(args.run / "tokenizer.json")
 
